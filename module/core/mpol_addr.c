@@ -1,0 +1,462 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+#include <string.h>
+
+#include "mpol_addr.h"
+
+
+/* RFC 5321 section 4.5.3.1 */
+#define MPOL_LOCAL_MAX   64
+#define MPOL_DOMAIN_MAX  255
+#define MPOL_PATH_MAX    256
+
+
+/* the scanners return the octets that match at p, 0 if it is malformed */
+static int  mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
+    mpol_path_t *path);
+static int  mpol_path_malformed(const uint8_t *p, size_t len);
+static size_t  mpol_path_route(const uint8_t *p, size_t len);
+static size_t  mpol_addr_dot_string(const uint8_t *p, size_t len);
+static size_t  mpol_addr_quoted(const uint8_t *p, size_t len);
+static size_t  mpol_addr_domain(const uint8_t *p, size_t len);
+static size_t  mpol_addr_literal(const uint8_t *p, size_t len);
+static int  mpol_addr_ipv4(const uint8_t *p, size_t len);
+static int  mpol_addr_ipv6(const uint8_t *p, size_t len);
+static size_t  mpol_addr_ipv6_group(const uint8_t *p, size_t len);
+static int  mpol_addr_atext(uint8_t c);
+static int  mpol_addr_let_dig(uint8_t c);
+static int  mpol_addr_same(const uint8_t *p, const char *lower, size_t len);
+
+
+int
+mpol_path_parse(const uint8_t *p, size_t len, unsigned allow,
+    mpol_path_t *path, size_t *used)
+{
+    size_t  pos;
+
+    memset(path, 0, sizeof(mpol_path_t));
+
+    if (len < 2 || p[0] != '<') {
+        return MPOL_PATH_SYNTAX;
+    }
+
+    if (p[1] == '>') {
+        path->address.data = p + 1;
+        path->local = path->address;
+        path->domain = path->address;
+        *used = 2;
+
+        return (allow & MPOL_PATH_NULL) ? MPOL_OK : MPOL_PATH_SYNTAX;
+    }
+
+    pos = 1 + mpol_path_route(p + 1, len - 1);
+
+    /* behind a source route there must be a whole mailbox */
+
+    if (pos != 1) {
+        allow = 0;
+    }
+
+    if (mpol_path_mailbox(p + pos, len - pos, allow, path) != MPOL_OK) {
+        return mpol_path_malformed(p, len);
+    }
+
+    pos += path->address.len;
+
+    if (pos == len || p[pos] != '>') {
+        return mpol_path_malformed(p, len);
+    }
+
+    if (pos + 1 > MPOL_PATH_MAX || path->local.len > MPOL_LOCAL_MAX
+        || path->domain.len > MPOL_DOMAIN_MAX)
+    {
+        return MPOL_PATH_LONG;
+    }
+
+    *used = pos + 1;
+
+    return MPOL_OK;
+}
+
+
+/* lengths are not judged here */
+
+static int
+mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
+    mpol_path_t *path)
+{
+    size_t  n, pos;
+
+    path->quoted = (len != 0 && p[0] == '"') ? 1 : 0;
+
+    pos = path->quoted ? mpol_addr_quoted(p, len)
+                       : mpol_addr_dot_string(p, len);
+    if (pos == 0 || pos == len) {
+        return MPOL_BAD;
+    }
+
+    path->local.data = p;
+    path->local.len = pos;
+
+    if (p[pos] == '@') {
+        pos++;
+        path->literal = (pos < len && p[pos] == '[') ? 1 : 0;
+
+        n = path->literal ? mpol_addr_literal(p + pos, len - pos)
+                          : mpol_addr_domain(p + pos, len - pos);
+        if (n == 0) {
+            return MPOL_BAD;
+        }
+
+    } else {
+        n = 0;
+
+        if (!(allow & MPOL_PATH_POSTMASTER) || pos != 10
+            || !mpol_addr_same(p, "postmaster", 10))
+        {
+            return MPOL_BAD;
+        }
+    }
+
+    path->domain.data = p + pos;
+    path->domain.len = n;
+
+    path->address.data = p;
+    path->address.len = pos + n;
+
+    return MPOL_OK;
+}
+
+
+/* an address that is not ASCII may be right elsewhere: that is to be said */
+
+static int
+mpol_path_malformed(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    for (i = 0; i < len && p[i] != '>'; i++) {
+        if (p[i] > 127) {
+            return MPOL_PATH_8BIT;
+        }
+    }
+
+    return MPOL_PATH_SYNTAX;
+}
+
+
+/* A-d-l ":", RFC 5321 appendix C; 0 where there is none */
+
+static size_t
+mpol_path_route(const uint8_t *p, size_t len)
+{
+    size_t  n, pos;
+
+    for (pos = 0; pos < len && p[pos] == '@'; pos++) {
+        pos++;
+
+        n = mpol_addr_domain(p + pos, len - pos);
+        pos += n;
+
+        if (n == 0 || pos == len) {
+            return 0;
+        }
+
+        if (p[pos] == ':') {
+            return pos + 1;
+        }
+
+        if (p[pos] != ',') {
+            return 0;
+        }
+    }
+
+    return 0;
+}
+
+
+int
+mpol_domain_valid(const uint8_t *p, size_t len)
+{
+    if (len == 0 || len > MPOL_DOMAIN_MAX) {
+        return 0;
+    }
+
+    if (p[0] == '[') {
+        return mpol_addr_literal(p, len) == len;
+    }
+
+    return mpol_addr_domain(p, len) == len;
+}
+
+
+static size_t
+mpol_addr_dot_string(const uint8_t *p, size_t len)
+{
+    size_t  atom, i;
+
+    atom = 0;
+
+    for (i = 0; i < len; i++) {
+
+        if (mpol_addr_atext(p[i])) {
+            continue;
+        }
+
+        if (p[i] != '.') {
+            break;
+        }
+
+        if (i == atom) {
+            return 0;
+        }
+
+        atom = i + 1;
+    }
+
+    return (i == atom) ? 0 : i;
+}
+
+
+/* through the closing quote; what is inside is never looked at again */
+
+static size_t
+mpol_addr_quoted(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    for (i = 1; i < len; i++) {
+
+        if (p[i] == '"') {
+            return i + 1;
+        }
+
+        if (p[i] == '\\') {
+            i++;
+        }
+
+        if (i == len || p[i] < 32 || p[i] > 126) {
+            return 0;
+        }
+    }
+
+    return 0;
+}
+
+
+static size_t
+mpol_addr_domain(const uint8_t *p, size_t len)
+{
+    size_t  i, label;
+
+    label = 0;
+
+    for (i = 0; i < len; i++) {
+
+        if (mpol_addr_let_dig(p[i])) {
+            continue;
+        }
+
+        if (p[i] == '-' && i != label) {
+            continue;
+        }
+
+        if (p[i] != '.') {
+            break;
+        }
+
+        if (i == label || p[i - 1] == '-') {
+            return 0;
+        }
+
+        label = i + 1;
+    }
+
+    return (i == label || p[i - 1] == '-') ? 0 : i;
+}
+
+
+/* RFC 5321 section 4.1.3; no tag but "IPv6" has ever been registered */
+
+static size_t
+mpol_addr_literal(const uint8_t *p, size_t len)
+{
+    size_t          n;
+    const uint8_t  *end;
+
+    end = memchr(p, ']', len);
+    if (end == NULL) {
+        return 0;
+    }
+
+    n = (size_t) (end - p) + 1;
+
+    if (n > 7 && mpol_addr_same(p + 1, "ipv6:", 5)) {
+        return mpol_addr_ipv6(p + 6, n - 7) ? n : 0;
+    }
+
+    return mpol_addr_ipv4(p + 1, n - 2) ? n : 0;
+}
+
+
+static int
+mpol_addr_ipv4(const uint8_t *p, size_t len)
+{
+    size_t    digits, i;
+    unsigned  dots, value;
+
+    dots = 0;
+    value = 0;
+    digits = 0;
+
+    for (i = 0; i < len; i++) {
+
+        if (p[i] == '.' && digits != 0) {
+            dots++;
+            value = 0;
+            digits = 0;
+            continue;
+        }
+
+        if (p[i] < '0' || p[i] > '9') {
+            return 0;
+        }
+
+        value = value * 10 + (unsigned) (p[i] - '0');
+
+        if (++digits > 3 || value > 255) {
+            return 0;
+        }
+    }
+
+    return dots == 3 && digits != 0;
+}
+
+
+/*
+ * IPv6-addr.  "::" may stand for a single group of zeros too: RFC 5321 says
+ * two at least, RFC 4291 section 2.2 one, and resolvers print one.
+ */
+
+static int
+mpol_addr_ipv6(const uint8_t *p, size_t len)
+{
+    int       shortened;
+    size_t    i, n;
+    unsigned  groups;
+
+    i = 0;
+    groups = 0;
+    shortened = 0;
+
+    for ( ;; ) {
+
+        if (len - i >= 2 && p[i] == ':' && p[i + 1] == ':') {
+            if (shortened) {
+                return 0;
+            }
+
+            shortened = 1;
+            i += 2;
+
+            if (i == len) {
+                break;
+            }
+
+        } else if (groups != 0) {
+            if (p[i] != ':') {
+                return 0;
+            }
+
+            i++;
+        }
+
+        n = mpol_addr_ipv6_group(p + i, len - i);
+
+        if (i + n < len && p[i + n] == '.') {
+            groups += 2;
+
+            if (!mpol_addr_ipv4(p + i, len - i)) {
+                return 0;
+            }
+
+            break;
+        }
+
+        if (n == 0 || ++groups > 8) {
+            return 0;
+        }
+
+        i += n;
+
+        if (i == len) {
+            break;
+        }
+    }
+
+    return shortened ? groups <= 7 : groups == 8;
+}
+
+
+static size_t
+mpol_addr_ipv6_group(const uint8_t *p, size_t len)
+{
+    size_t   i;
+    uint8_t  c;
+
+    for (i = 0; i < len && i < 4; i++) {
+        c = (uint8_t) (p[i] | 0x20);
+
+        if (!(p[i] >= '0' && p[i] <= '9') && !(c >= 'a' && c <= 'f')) {
+            break;
+        }
+    }
+
+    return i;
+}
+
+
+static int
+mpol_addr_atext(uint8_t c)
+{
+    static const char  special[] = "!#$%&'*+-/=?^`{|}~";
+
+    return mpol_addr_let_dig(c)
+           || memchr(special, c, sizeof(special) - 1) != NULL;
+}
+
+
+/* with "_", which many hosts have in their names */
+
+static int
+mpol_addr_let_dig(uint8_t c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
+           || (c >= '0' && c <= '9') || c == '_';
+}
+
+
+static int
+mpol_addr_same(const uint8_t *p, const char *lower, size_t len)
+{
+    size_t   i;
+    uint8_t  c;
+
+    for (i = 0; i < len; i++) {
+        c = p[i];
+
+        if (c >= 'A' && c <= 'Z') {
+            c = (uint8_t) (c | 0x20);
+        }
+
+        if (c != (uint8_t) lower[i]) {
+            return 0;
+        }
+    }
+
+    return 1;
+}

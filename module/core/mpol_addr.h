@@ -1,0 +1,75 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * Paths and mailboxes, RFC 5321 section 4.1.2 (and 4.1.3 for literals).
+ *
+ *     Path       = "<" [ A-d-l ":" ] Mailbox ">"      A-d-l is dropped
+ *     Mailbox    = Local-part "@" ( Domain / address-literal )
+ *     Local-part = Dot-string / Quoted-string
+ *     Domain     = sub-domain *("." sub-domain)       LDH and "_", no
+ *                                                     trailing dot
+ *
+ * Limits of section 4.5.3.1: local part 64 octets, domain 255, path 256
+ * with its brackets.  Octets above 127 are refused (no SMTPUTF8 yet).
+ * A "%" or "!" in a local part is legal syntax; who may use it is policy.
+ */
+
+
+#ifndef MPOL_ADDR_H
+#define MPOL_ADDR_H
+
+
+#include "mpol.h"
+
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+
+/* what may stand for a mailbox besides one */
+#define MPOL_PATH_NULL        0x01      /* "<>", the null reverse path */
+#define MPOL_PATH_POSTMASTER  0x02      /* "<postmaster>", any case */
+
+
+/* positive errors, so that the caller can word them */
+#define MPOL_PATH_SYNTAX      1         /* 501 5.1.7 / 5.1.3 */
+#define MPOL_PATH_LONG        2         /* over a limit of 4.5.3.1 */
+#define MPOL_PATH_8BIT        3         /* octets above 127 */
+
+
+typedef struct {
+    mpol_str_t  address;                /* mailbox without brackets and source
+                                           route, as written; empty for <> */
+    mpol_str_t  local;                  /* as written, quotes included */
+    mpol_str_t  domain;                 /* as written; empty for <> and
+                                           <postmaster>; with [] if literal */
+    unsigned    quoted:1;               /* local is a Quoted-string */
+    unsigned    literal:1;              /* domain is an address literal */
+} mpol_path_t;
+
+
+/*
+ * Parses a path at p[0 .. len), which must begin with "<".  allow: a mask of
+ * MPOL_PATH_NULL, MPOL_PATH_POSTMASTER.
+ *
+ * Returns MPOL_OK with *used octets (through ">") and slices into p, or a
+ * positive error; *path is then undefined.
+ */
+int mpol_path_parse(const uint8_t *p, size_t len, unsigned allow,
+    mpol_path_t *path, size_t *used);
+
+/* a Domain or address literal as in EHLO: 1 if it is one, 0 if not */
+int mpol_domain_valid(const uint8_t *p, size_t len);
+
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+
+#endif /* MPOL_ADDR_H */

@@ -1,0 +1,338 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+#include <limits.h>
+#include <string.h>
+
+#include "mpol_reply.h"
+
+
+#define CR  13
+#define LF  10
+
+
+typedef struct {
+    const char  *name;                  /* upper case */
+    size_t       len;
+    unsigned     flag;
+} mpol_keyword_t;
+
+
+static int  mpol_reply_line(const uint8_t *p, size_t len, unsigned *code);
+static void  mpol_reply_status(mpol_reply_t *reply);
+static size_t  mpol_reply_digits(const uint8_t *p, size_t len);
+static void  mpol_ehlo_line(mpol_ehlo_t *ehlo, const uint8_t *p, size_t len);
+static int  mpol_ehlo_word(const uint8_t **p, const uint8_t *end,
+    mpol_str_t *word);
+static unsigned  mpol_ehlo_flag(const mpol_keyword_t *table, size_t n,
+    const mpol_str_t *word);
+static uint64_t  mpol_ehlo_number(const mpol_str_t *word);
+
+
+#define mpol_keyword(name, flag)  { name, sizeof(name) - 1, flag }
+#define mpol_count(table)         (sizeof(table) / sizeof(table[0]))
+
+
+static const mpol_keyword_t  mpol_relay_keywords[] = {
+    mpol_keyword("PIPELINING", MPOL_RELAY_PIPELINING),
+    mpol_keyword("SIZE", MPOL_RELAY_SIZE),
+    mpol_keyword("8BITMIME", MPOL_RELAY_8BITMIME),
+    mpol_keyword("XCLIENT", MPOL_RELAY_XCLIENT),
+    mpol_keyword("STARTTLS", MPOL_RELAY_STARTTLS),
+    mpol_keyword("ENHANCEDSTATUSCODES", MPOL_RELAY_ENHANCED)
+};
+
+
+static const mpol_keyword_t  mpol_xclient_keywords[] = {
+    mpol_keyword("NAME", MPOL_XCLIENT_NAME),
+    mpol_keyword("ADDR", MPOL_XCLIENT_ADDR),
+    mpol_keyword("PORT", MPOL_XCLIENT_PORT),
+    mpol_keyword("PROTO", MPOL_XCLIENT_PROTO),
+    mpol_keyword("HELO", MPOL_XCLIENT_HELO),
+    mpol_keyword("LOGIN", MPOL_XCLIENT_LOGIN),
+    mpol_keyword("DESTADDR", MPOL_XCLIENT_DESTADDR),
+    mpol_keyword("DESTPORT", MPOL_XCLIENT_DESTPORT)
+};
+
+
+int
+mpol_reply_parse(const uint8_t *buf, size_t len, mpol_reply_t *reply)
+{
+    int             last;
+    size_t          n, pos;
+    unsigned        code;
+    const uint8_t  *lf;
+
+    memset(reply, 0, sizeof(mpol_reply_t));
+
+    for (pos = 0; reply->lines < MPOL_REPLY_LINES; pos += n) {
+
+        lf = (pos < len) ? memchr(buf + pos, LF, len - pos) : NULL;
+
+        if (lf == NULL) {
+            return MPOL_AGAIN;
+        }
+
+        n = (size_t) (lf - (buf + pos)) + 1;
+
+        if (n > INT_MAX - pos) {
+            return MPOL_BAD;
+        }
+
+        last = mpol_reply_line(buf + pos, n, &code);
+
+        if (last == MPOL_BAD || (reply->lines != 0 && code != reply->code)) {
+            return MPOL_BAD;
+        }
+
+        reply->code = code;
+        reply->lines++;
+
+        if (last) {
+            /* "250" CRLF has no separator, and so has no text */
+
+            reply->text.data = buf + pos + (n > 5 ? 4 : 3);
+            reply->text.len = (n > 5) ? n - 6 : 0;
+
+            mpol_reply_status(reply);
+
+            return (int) (pos + n);
+        }
+    }
+
+    return MPOL_BAD;
+}
+
+
+/*
+ * p[0 .. len) ends with LF.  Returns 1 if it is the last line of a reply, 0
+ * if more of them follow, or MPOL_BAD.
+ */
+
+static int
+mpol_reply_line(const uint8_t *p, size_t len, unsigned *code)
+{
+    if (len < 5 || p[len - 2] != CR) {
+        return MPOL_BAD;
+    }
+
+    if (mpol_reply_digits(p, 3) != 3 || p[0] < '2' || p[0] > '5') {
+        return MPOL_BAD;
+    }
+
+    *code = (unsigned) ((p[0] - '0') * 100 + (p[1] - '0') * 10
+                        + (p[2] - '0'));
+
+    if (len == 5 || p[3] == ' ') {
+        return 1;
+    }
+
+    return (p[3] == '-') ? 0 : MPOL_BAD;
+}
+
+
+/* RFC 2034 section 4: class "." subject "." detail, and a space behind it */
+
+static void
+mpol_reply_status(mpol_reply_t *reply)
+{
+    size_t          detail, n, subject;
+    const uint8_t  *p;
+
+    reply->status.data = reply->text.data;
+    reply->message = reply->text;
+
+    p = reply->text.data;
+    n = reply->text.len;
+
+    if (n < 5 || (unsigned) (p[0] - '0') != reply->code / 100
+        || p[0] == '3' || p[1] != '.')
+    {
+        return;
+    }
+
+    subject = mpol_reply_digits(p + 2, n - 2);
+
+    if (subject == 0 || subject > 3 || n - 2 == subject
+        || p[2 + subject] != '.')
+    {
+        return;
+    }
+
+    detail = mpol_reply_digits(p + 3 + subject, n - 3 - subject);
+
+    if (detail == 0 || detail > 3) {
+        return;
+    }
+
+    reply->status.len = 3 + subject + detail;
+
+    if (reply->status.len == n) {
+        reply->message.data += n;
+        reply->message.len = 0;
+        return;
+    }
+
+    if (p[reply->status.len] != ' ') {
+        reply->status.len = 0;
+        return;
+    }
+
+    reply->message.data += reply->status.len + 1;
+    reply->message.len -= reply->status.len + 1;
+}
+
+
+static size_t
+mpol_reply_digits(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    for (i = 0; i < len && p[i] >= '0' && p[i] <= '9'; i++) { /* void */ }
+
+    return i;
+}
+
+
+void
+mpol_ehlo_parse(const uint8_t *buf, size_t len, mpol_ehlo_t *ehlo)
+{
+    size_t          n, pos;
+    unsigned        line;
+    const uint8_t  *lf;
+
+    memset(ehlo, 0, sizeof(mpol_ehlo_t));
+
+    for (pos = 0, line = 0; pos < len; pos += n, line++) {
+
+        lf = memchr(buf + pos, LF, len - pos);
+        if (lf == NULL) {
+            return;
+        }
+
+        n = (size_t) (lf - (buf + pos)) + 1;
+
+        /* the first line is the relay's name and greeting */
+
+        if (line != 0 && n > 6) {
+            mpol_ehlo_line(ehlo, buf + pos + 4, n - 6);
+        }
+    }
+}
+
+
+/* ehlo-keyword *( SP ehlo-param ), RFC 5321 section 4.1.1.1 */
+
+static void
+mpol_ehlo_line(mpol_ehlo_t *ehlo, const uint8_t *p, size_t len)
+{
+    unsigned        flag;
+    mpol_str_t      word;
+    const uint8_t  *end;
+
+    end = p + len;
+
+    if (!mpol_ehlo_word(&p, end, &word)) {
+        return;
+    }
+
+    flag = mpol_ehlo_flag(mpol_relay_keywords,
+                          mpol_count(mpol_relay_keywords), &word);
+
+    ehlo->extensions |= flag;
+
+    if (flag == MPOL_RELAY_SIZE && mpol_ehlo_word(&p, end, &word)) {
+        ehlo->size = mpol_ehlo_number(&word);
+    }
+
+    if (flag == MPOL_RELAY_XCLIENT) {
+        while (mpol_ehlo_word(&p, end, &word)) {
+            ehlo->xclient |= mpol_ehlo_flag(mpol_xclient_keywords,
+                                            mpol_count(mpol_xclient_keywords),
+                                            &word);
+        }
+    }
+}
+
+
+static int
+mpol_ehlo_word(const uint8_t **p, const uint8_t *end, mpol_str_t *word)
+{
+    const uint8_t  *q;
+
+    for (q = *p; q < end && *q == ' '; q++) { /* void */ }
+
+    word->data = q;
+
+    for ( /* void */ ; q < end && *q != ' '; q++) { /* void */ }
+
+    word->len = (size_t) (q - word->data);
+    *p = q;
+
+    return word->len != 0;
+}
+
+
+static unsigned
+mpol_ehlo_flag(const mpol_keyword_t *table, size_t n, const mpol_str_t *word)
+{
+    size_t   i, k;
+    uint8_t  c;
+
+    for (i = 0; i < n; i++) {
+
+        if (word->len != table[i].len) {
+            continue;
+        }
+
+        for (k = 0; k < word->len; k++) {
+            c = word->data[k];
+
+            if (c >= 'a' && c <= 'z') {
+                c = (uint8_t) (c & ~0x20);
+            }
+
+            if (c != (uint8_t) table[i].name[k]) {
+                break;
+            }
+        }
+
+        if (k == word->len) {
+            return table[i].flag;
+        }
+    }
+
+    return 0;
+}
+
+
+/* what is no number of 64 bits is no maximum that we could keep to */
+
+static uint64_t
+mpol_ehlo_number(const mpol_str_t *word)
+{
+    size_t    i;
+    uint64_t  digit, n;
+
+    n = 0;
+
+    for (i = 0; i < word->len; i++) {
+
+        if (word->data[i] < '0' || word->data[i] > '9') {
+            return 0;
+        }
+
+        digit = (uint64_t) word->data[i] - '0';
+
+        if (n > (UINT64_MAX - digit) / 10) {
+            return 0;
+        }
+
+        n = n * 10 + digit;
+    }
+
+    return n;
+}

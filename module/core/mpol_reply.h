@@ -1,0 +1,91 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * Replies of a relay, RFC 5321 section 4.2.
+ *
+ *     Reply = *( code "-" [ text ] CRLF ) code [ SP [ text ] ] CRLF
+ *
+ * The relay is not trusted: one code through all lines, first digit 2-5,
+ * lines that end in CRLF, at most MPOL_REPLY_LINES of them.  A bare LF or
+ * any other control octet but TAB in the text is no protocol error (relays
+ * have foreign text in their replies) unless it breaks the line structure:
+ * a bare LF does, so it makes the reply bad.
+ */
+
+
+#ifndef MPOL_REPLY_H
+#define MPOL_REPLY_H
+
+
+#include "mpol.h"
+
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+
+#define MPOL_REPLY_LINES  100
+
+
+typedef struct {
+    unsigned    code;                   /* 200 .. 599 */
+    unsigned    lines;
+    mpol_str_t  text;                   /* of the last line, behind code and
+                                           separator, without CRLF */
+    mpol_str_t  status;                 /* enhanced code of the last line
+                                           ("4.7.1"), RFC 2034, if its class
+                                           fits the code; len 0 if none */
+    mpol_str_t  message;                /* text without status and the space
+                                           behind it */
+} mpol_reply_t;
+
+
+/* what a relay's EHLO reply offers */
+#define MPOL_RELAY_PIPELINING  0x01
+#define MPOL_RELAY_SIZE        0x02
+#define MPOL_RELAY_8BITMIME    0x04
+#define MPOL_RELAY_XCLIENT     0x08
+#define MPOL_RELAY_STARTTLS    0x10
+#define MPOL_RELAY_ENHANCED    0x20
+
+
+/* attributes a relay's XCLIENT line names */
+#define MPOL_XCLIENT_NAME      0x01
+#define MPOL_XCLIENT_ADDR      0x02
+#define MPOL_XCLIENT_PORT      0x04
+#define MPOL_XCLIENT_PROTO     0x08
+#define MPOL_XCLIENT_HELO      0x10
+#define MPOL_XCLIENT_LOGIN     0x20
+#define MPOL_XCLIENT_DESTADDR  0x40
+#define MPOL_XCLIENT_DESTPORT  0x80
+
+
+typedef struct {
+    unsigned  extensions;               /* MPOL_RELAY_... */
+    unsigned  xclient;                  /* MPOL_XCLIENT_... */
+    uint64_t  size;                     /* SIZE n; 0: none or no maximum */
+} mpol_ehlo_t;
+
+
+/*
+ * Parses one whole reply at the beginning of buf.  Returns its length > 0,
+ * MPOL_AGAIN, or MPOL_BAD.  Slices point into buf.  Stateless: shown again
+ * from its first octet until it is complete; the caller bounds len.
+ */
+int mpol_reply_parse(const uint8_t *buf, size_t len, mpol_reply_t *reply);
+
+/* reads the extensions out of a complete 250 reply to EHLO in buf[0 .. len) */
+void mpol_ehlo_parse(const uint8_t *buf, size_t len, mpol_ehlo_t *ehlo);
+
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+
+#endif /* MPOL_REPLY_H */

@@ -1,0 +1,170 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+#include <string.h>
+
+#include "mpol_sasl.h"
+#include "mpol_text.h"
+
+
+typedef struct {
+    uint8_t  *out;
+    size_t    size;
+    size_t    len;                      /* of the whole result */
+} mpol_text_t;
+
+
+static void  mpol_text_put(mpol_text_t *t, uint8_t c);
+static void  mpol_text_hex(mpol_text_t *t, const char *prefix,
+    size_t prefix_len, uint8_t c);
+static size_t  mpol_text_utf8(const uint8_t *p, size_t len);
+
+
+size_t
+mpol_xtext_encode(const uint8_t *in, size_t len, uint8_t *out, size_t size)
+{
+    size_t       i;
+    mpol_text_t  t;
+
+    t.out = out;
+    t.size = size;
+    t.len = 0;
+
+    for (i = 0; i < len; i++) {
+        if (in[i] < 33 || in[i] > 126 || in[i] == '+' || in[i] == '=') {
+            mpol_text_hex(&t, "+", 1, in[i]);
+
+        } else {
+            mpol_text_put(&t, in[i]);
+        }
+    }
+
+    return t.len;
+}
+
+
+size_t
+mpol_json_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
+{
+    size_t       i, n;
+    mpol_text_t  t;
+
+    t.out = out;
+    t.size = size;
+    t.len = 0;
+
+    for (i = 0; i < len; /* void */ ) {
+
+        if (in[i] == '"' || in[i] == '\\') {
+            mpol_text_put(&t, '\\');
+            mpol_text_put(&t, in[i++]);
+            continue;
+        }
+
+        n = mpol_text_utf8(in + i, len - i);
+
+        if (n == 0 || in[i] < 0x20 || in[i] == 0x7f) {
+            mpol_text_hex(&t, "\\u00", 4, in[i++]);
+            continue;
+        }
+
+        for ( /* void */ ; n != 0; n--) {
+            mpol_text_put(&t, in[i++]);
+        }
+    }
+
+    return t.len;
+}
+
+
+size_t
+mpol_key_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
+{
+    size_t       i;
+    uint8_t      c;
+    mpol_text_t  t;
+
+    t.out = out;
+    t.size = size;
+    t.len = 0;
+
+    for (i = 0; i < len; i++) {
+        c = in[i];
+
+        if (c < 33 || c > 126 || c == '{' || c == '}' || c == '%') {
+            mpol_text_hex(&t, "%", 1, c);
+
+        } else if (c >= 'A' && c <= 'Z') {
+            mpol_text_put(&t, (uint8_t) (c | 0x20));
+
+        } else {
+            mpol_text_put(&t, c);
+        }
+    }
+
+    return t.len;
+}
+
+
+void
+mpol_reply_clean(const uint8_t *in, size_t len, uint8_t *out)
+{
+    size_t   i;
+    uint8_t  c;
+
+    for (i = 0; i < len; i++) {
+        c = in[i];
+
+        if (c == '\t') {
+            c = ' ';
+
+        } else if (c < 32 || c > 126) {
+            c = '?';
+        }
+
+        out[i] = c;
+    }
+}
+
+
+static void
+mpol_text_put(mpol_text_t *t, uint8_t c)
+{
+    if (t->len < t->size) {
+        t->out[t->len] = c;
+    }
+
+    t->len++;
+}
+
+
+static void
+mpol_text_hex(mpol_text_t *t, const char *prefix, size_t prefix_len,
+    uint8_t c)
+{
+    size_t             i;
+    static const char  hex[] = "0123456789ABCDEF";
+
+    for (i = 0; i < prefix_len; i++) {
+        mpol_text_put(t, (uint8_t) prefix[i]);
+    }
+
+    mpol_text_put(t, (uint8_t) hex[c >> 4]);
+    mpol_text_put(t, (uint8_t) hex[c & 0x0f]);
+}
+
+
+/* octets of the well-formed UTF-8 character at p, 0 if there is none */
+
+static size_t
+mpol_text_utf8(const uint8_t *p, size_t len)
+{
+    size_t  n;
+
+    n = (p[0] < 0x80) ? 1 : (p[0] < 0xe0) ? 2 : (p[0] < 0xf0) ? 3 : 4;
+
+    return (n <= len && mpol_utf8_valid(p, n)) ? n : 0;
+}

@@ -1,0 +1,57 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * Escapes for the places our values go to.  Each function writes at most
+ * size octets to out and returns the length that the whole result has; where
+ * that is > size, out holds nothing of use (call again with more).
+ */
+
+
+#ifndef MPOL_TEXT_H
+#define MPOL_TEXT_H
+
+
+#include "mpol.h"
+
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+
+/* xtext, RFC 3461 section 4: octets outside 33..126, "+" and "=" as +XX */
+size_t mpol_xtext_encode(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+/*
+ * The inside of a JSON string, RFC 8259 section 7: the quote, backslash, C0
+ * and DEL escaped; octets that are not well-formed UTF-8 become \u00XX, so
+ * the result is always valid and always one line.
+ */
+size_t mpol_json_escape(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+/*
+ * A value as part of a store key: ASCII letters in lower case, octets
+ * outside 33..126 and any of "{}%" as %XX (upper-case hex).
+ */
+size_t mpol_key_escape(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+/*
+ * Text for a reply to a client: TAB as a space, octets outside 32..126 as
+ * "?"; same length as the input, out may be in itself.
+ */
+void mpol_reply_clean(const uint8_t *in, size_t len, uint8_t *out);
+
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+
+#endif /* MPOL_TEXT_H */

@@ -1,0 +1,121 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/* octets 0, 1: the room for the result; then a value of anybody's making */
+
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpol_sasl.h"
+#include "mpol_text.h"
+
+
+int  LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+
+typedef size_t (*escape_pt)(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+
+/* too little room is told by the same length, and is not exceeded */
+
+static uint8_t *
+escape(escape_pt f, const uint8_t *in, size_t len, size_t room, size_t *n)
+{
+    uint8_t  *out, *less;
+
+    *n = f(in, len, NULL, 0);
+    assert(*n >= len && *n <= len * 6);
+
+    out = malloc(*n ? *n : 1);
+    assert(f(in, len, out, *n) == *n);
+
+    if (room < *n) {
+        less = malloc(room ? room : 1);
+        assert(f(in, len, less, room) == *n);
+        assert(memcmp(less, out, room) == 0);
+        free(less);
+    }
+
+    return out;
+}
+
+
+static void
+check_json(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    assert(mpol_utf8_valid(p, len));
+
+    for (i = 0; i < len; i++) {
+        assert(p[i] >= 32 && p[i] != 127 && p[i] != '"');
+
+        if (p[i] == '\\') {
+            assert(++i < len);
+            assert(p[i] == '"' || p[i] == '\\' || p[i] == 'u');
+        }
+    }
+}
+
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    size_t    i, len, n, room;
+    uint8_t  *in, *out;
+
+    if (size < 2 || size > 4096) {
+        return 0;
+    }
+
+    room = (size_t) data[0] * 256 + data[1];
+    len = size - 2;
+
+    in = malloc(len ? len : 1);
+    memcpy(in, data + 2, len);
+
+    out = escape(mpol_xtext_encode, in, len, room, &n);
+
+    for (i = 0; i < n; i++) {
+        assert(out[i] >= 33 && out[i] <= 126 && out[i] != '=');
+    }
+
+    free(out);
+
+    out = escape(mpol_json_escape, in, len, room, &n);
+    check_json(out, n);
+    free(out);
+
+    out = escape(mpol_key_escape, in, len, room, &n);
+
+    for (i = 0; i < n; i++) {
+        assert(out[i] >= 33 && out[i] <= 126);
+        assert(out[i] != '{' && out[i] != '}');
+
+        if (out[i] == '%') {
+            assert(n - i > 2);
+            i += 2;
+            continue;
+        }
+
+        assert(out[i] < 'A' || out[i] > 'Z');
+    }
+
+    free(out);
+
+    mpol_reply_clean(in, len, in);
+
+    for (i = 0; i < len; i++) {
+        assert(in[i] >= 32 && in[i] <= 126);
+    }
+
+    free(in);
+
+    return 0;
+}

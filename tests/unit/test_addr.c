@@ -1,0 +1,303 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+#include "mpol_addr.h"
+#include "tap.h"
+
+
+#define NUL    MPOL_PATH_NULL
+#define PM     MPOL_PATH_POSTMASTER
+#define SYN    MPOL_PATH_SYNTAX
+#define BIT8   MPOL_PATH_8BIT
+
+#define L63    "123456789012345678901234567890123456789012345678901234567890123"
+#define D50    "a23456789.b23456789.c23456789.d23456789.e23456789."
+
+
+typedef struct {
+    const char  *input;
+    unsigned     allow;
+    int          rc;
+    const char  *local;
+    const char  *domain;
+    const char  *rest;                  /* behind the path */
+    unsigned     quoted;
+    unsigned     literal;
+} case_t;
+
+
+static const case_t  cases[] = {
+    { "<a@b>", 0, 0, "a", "b", "", 0, 0 },
+    { "<User.Name+x@Example.COM> SIZE=1", 0, 0, "User.Name+x", "Example.COM",
+      " SIZE=1", 0, 0 },
+    { "<!#$%&'*+-/=?^_`{|}~@a-b.c_d>", 0, 0, "!#$%&'*+-/=?^_`{|}~",
+      "a-b.c_d", "", 0, 0 },
+    { "<a@_dmarc.example>>", 0, 0, "a", "_dmarc.example", ">", 0, 0 },
+    { "<a@1.2>", 0, 0, "a", "1.2", "", 0, 0 },
+
+    /* who may use them is policy */
+    { "<user%other@ours>", 0, 0, "user%other", "ours", "", 0, 0 },
+    { "<other!user@ours>", 0, 0, "other!user", "ours", "", 0, 0 },
+
+    /* null and postmaster */
+    { "<>", NUL, 0, "", "", "", 0, 0 },
+    { "<>", PM, SYN, 0, 0, 0, 0, 0 },
+    { "<> X", NUL | PM, 0, "", "", " X", 0, 0 },
+    { "<postmaster>", PM, 0, "postmaster", "", "", 0, 0 },
+    { "<PostMASTER>", PM, 0, "PostMASTER", "", "", 0, 0 },
+    { "<postmaster>", NUL, SYN, 0, 0, 0, 0, 0 },
+    { "<postmaster@b>", 0, 0, "postmaster", "b", "", 0, 0 },
+    { "<postmasters>", PM, SYN, 0, 0, 0, 0, 0 },
+    { "<postmaste>", PM, SYN, 0, 0, 0, 0, 0 },
+    { "<hostmaster>", PM, SYN, 0, 0, 0, 0, 0 },
+    { "<@x:postmaster>", PM, SYN, 0, 0, 0, 0, 0 },
+
+    /* source routes are dropped */
+    { "<@a:u@c>", 0, 0, "u", "c", "", 0, 0 },
+    { "<@a.x,@b:u@c>", 0, 0, "u", "c", "", 0, 0 },
+    { "<@a,b:u@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<@a,@:u@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<@a,:u@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<@a>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<@a:>", NUL, SYN, 0, 0, 0, 0, 0 },
+    { "<@:u@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a:u@c>", 0, SYN, 0, 0, 0, 0, 0 },
+
+    /* quoted local parts */
+    { "<\"a b\"@c>", 0, 0, "\"a b\"", "c", "", 1, 0 },
+    { "<\"user@other\"@ours>", 0, 0, "\"user@other\"", "ours", "", 1, 0 },
+    { "<\"a>b\"@c>", 0, 0, "\"a>b\"", "c", "", 1, 0 },
+    { "<\"\"@c>", 0, 0, "\"\"", "c", "", 1, 0 },
+    { "<\"\\\"\"@c>", 0, 0, "\"\\\"\"", "c", "", 1, 0 },
+    { "<\"\\\\\"@c>", 0, 0, "\"\\\\\"", "c", "", 1, 0 },
+    { "<\"a\"b@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a\"b\"@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\\\"@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\x01\"@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\r\n\"@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\\\n\"@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\x7f\"@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\">", PM, SYN, 0, 0, 0, 0, 0 },
+
+    /* literals */
+    { "<a@[192.0.2.1]>", 0, 0, "a", "[192.0.2.1]", "", 0, 1 },
+    { "<a@[IPv6:2001:db8::1]>", 0, 0, "a", "[IPv6:2001:db8::1]", "", 0, 1 },
+    { "<a@[192.0.2.1>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@[]>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@[192.0.2.1].x>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@[x:y]>", 0, SYN, 0, 0, 0, 0, 0 },
+
+    /* what is no path */
+    { "", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<", NUL, SYN, 0, 0, 0, 0, 0 },
+    { "a@b", 0, SYN, 0, 0, 0, 0, 0 },
+    { " <a@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a>", PM, SYN, 0, 0, 0, 0, 0 },
+    { "<a@>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<@>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b@c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b.>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@.b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b..c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@-b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b->", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b-.c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b c>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<.a@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a.@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a..c@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a c@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a,c@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a\t@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<<a@b>>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "< a@b>", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b >", 0, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b\r\nRCPT TO:<c@d>", 0, SYN, 0, 0, 0, 0, 0 },
+
+    /* octets above 127 */
+    { "<\xc3\xa4@b>", 0, BIT8, 0, 0, 0, 0, 0 },
+    { "<a@b\xc3\xa4>", 0, BIT8, 0, 0, 0, 0, 0 },
+    { "<a@b.\xc3\xa4.c>", 0, BIT8, 0, 0, 0, 0, 0 },
+    { "<\"\xff\"@b>", 0, BIT8, 0, 0, 0, 0, 0 },
+    { "<a b>\xc3", 0, SYN, 0, 0, 0, 0, 0 },
+
+    /* limits of RFC 5321 section 4.5.3.1 */
+    { "<1" L63 "@b>", 0, 0, "1" L63, "b", "", 0, 0 },
+    { "<12" L63 "@b>", 0, MPOL_PATH_LONG, 0, 0, 0, 0, 0 },
+    { "<a@" D50 D50 D50 D50 D50 "ab>", 0, 0, "a", D50 D50 D50 D50 D50 "ab",
+      "", 0, 0 },
+    { "<a@" D50 D50 D50 D50 D50 "abc>", 0, MPOL_PATH_LONG, 0, 0, 0, 0, 0 },
+    { "<@abcd:a@" D50 D50 D50 D50 D50 "a>", 0, MPOL_PATH_LONG, 0, 0, 0, 0, 0 }
+};
+
+
+static const struct {
+    const char  *input;
+    int          valid;
+} domains[] = {
+    { "a", 1 }, { "mx.example.org", 1 }, { "MX-1.Example.ORG", 1 },
+    { "my_host", 1 }, { "a--b", 1 }, { "127.0.0.1", 1 },
+    { "", 0 }, { ".", 0 }, { "a.", 0 }, { ".a", 0 }, { "a..b", 0 },
+    { "-a", 0 }, { "a-", 0 }, { "a b", 0 }, { "a\xc3\xa4", 0 },
+    { "a\r\n", 0 }, { "a@b", 0 }, { "<a>", 0 }, { "a/b", 0 },
+
+    { "[127.0.0.1]", 1 }, { "[255.255.255.255]", 1 }, { "[0.0.0.0]", 1 },
+    { "[1.2.3]", 0 }, { "[1.2.3.4.5]", 0 }, { "[1.2.3.256]", 0 },
+    { "[1.2.3.]", 0 }, { "[.1.2.3]", 0 }, { "[1..2.3]", 0 }, { "[1.2.3.4", 0 },
+    { "[1.2.3.0004]", 0 }, { "[1.2.3.-4]", 0 }, { "[1.2.3.4]]", 0 },
+    { "[]", 0 }, { "[", 0 }, { "[ 1.2.3.4]", 0 }, { "[1.2.3.4] ", 0 },
+
+    { "[IPv6:::]", 1 }, { "[IPv6:::1]", 1 }, { "[ipv6:1::]", 1 },
+    { "[IPv6:1:2:3:4:5:6:7:8]", 1 }, { "[IPv6:1:2:3:4:5:6:7::]", 1 },
+    { "[IPv6:::2:3:4:5:6:7:8]", 1 }, { "[IPv6:ABCD:ef01::1.2.3.4]", 1 },
+    { "[IPv6:1:2:3:4:5:6:1.2.3.4]", 1 }, { "[IPv6:::1.2.3.4]", 1 },
+    { "[IPv6:]", 0 }, { "[IPv6::]", 0 }, { "[IPv6:1]", 0 },
+    { "[IPv6:1:2:3:4:5:6:7]", 0 }, { "[IPv6:1:2:3:4:5:6:7:8:9]", 0 },
+    { "[IPv6:1:2:3:4:5:6:7:8::]", 0 }, { "[IPv6:::1:2:3:4:5:6:7:8]", 0 },
+    { "[IPv6:1::2::3]", 0 }, { "[IPv6:1:::2]", 0 }, { "[IPv6:12345::]", 0 },
+    { "[IPv6:g::]", 0 }, { "[IPv6:1:2:3:4:5:6:7:]", 0 },
+    { "[IPv6::1:2:3:4:5:6:7]", 0 }, { "[IPv6:1.2.3.4]", 0 },
+    { "[IPv6:1:2:3:4:5:6:7:1.2.3.4]", 0 }, { "[IPv6:::1.2.3]", 0 },
+    { "[IPv6:::1.2.3.4:5]", 0 }, { "[IPv6 ::1]", 0 }, { "[::1]", 0 },
+    { "[IPv6:fe80::1%eth0]", 0 },
+
+    { D50 D50 D50 D50 D50 "12345", 1 }, { D50 D50 D50 D50 D50 "123456", 0 }
+};
+
+
+static void
+test_path(const case_t *c)
+{
+    int           pass, rc;
+    size_t        len, n, used;
+    uint8_t      *p;
+    mpol_path_t   path;
+
+    len = strlen(c->input);
+    p = tap_exact(c->input, len);
+    used = 0;
+
+    rc = mpol_path_parse(p, len, c->allow, &path, &used);
+
+    is_u64((uint64_t) rc, (uint64_t) c->rc, "'%s'", c->input);
+
+    if (rc == MPOL_OK && c->rc == MPOL_OK) {
+        is_mem(path.local.data, path.local.len, c->local, strlen(c->local),
+               "  local");
+        is_mem(path.domain.data, path.domain.len, c->domain,
+               strlen(c->domain), "  domain");
+        is_mem(p + used, len - used, c->rest, strlen(c->rest), "  rest");
+
+        n = path.local.len + path.domain.len + (path.domain.len ? 1 : 0);
+
+        ok(path.address.data == path.local.data && path.address.len == n,
+           "  address");
+        ok(path.quoted == c->quoted && path.literal == c->literal,
+           "  quoted %u, literal %u", path.quoted, path.literal);
+    }
+
+    free(p);
+
+    /* what is cut off is no path, and nothing behind the cut is read */
+
+    n = (c->rc == MPOL_OK) ? len - strlen(c->rest) : len;
+
+    for (pass = 1; n-- > 0 && pass; /* void */ ) {
+        p = tap_exact(c->input, n);
+        pass = mpol_path_parse(p, n, c->allow, &path, &used) > 0
+               || c->rc != MPOL_OK;
+        free(p);
+    }
+
+    ok(pass, "  cut off at each octet");
+}
+
+
+static void
+test_domain(const char *input, int valid)
+{
+    size_t    len, n;
+    uint8_t  *p;
+
+    len = strlen(input);
+
+    for (n = 0; n < len; n++) {
+        p = tap_exact(input, n);
+        (void) mpol_domain_valid(p, n);
+        free(p);
+    }
+
+    p = tap_exact(input, len);
+
+    ok(mpol_domain_valid(p, len) == valid, "'%s' is %s", input,
+       valid ? "a domain" : "no domain");
+
+    free(p);
+}
+
+
+/* each octet in each part: only what the grammar names may stand there */
+
+static void
+test_octets(void)
+{
+    int          c, atext, in_domain, in_quotes;
+    char         s[16];
+    size_t       used;
+    mpol_path_t  path;
+
+    for (c = 1; c < 256; c++) {
+        in_domain = strchr("abcdefghijklmnopqrstuvwxyz"
+                           "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.", c)
+                    != NULL;
+        atext = in_domain || strchr("!#$%&'*+/=?^`{|}~", c) != NULL;
+        in_quotes = c >= 32 && c <= 126 && c != '"' && c != '\\';
+
+        sprintf(s, "<x%cx@b>", c);
+        if ((mpol_path_parse((uint8_t *) s, 7, 0, &path, &used) == 0) != atext
+            && c != '@')
+        {
+            break;
+        }
+
+        sprintf(s, "<a@x%cx>", c);
+        if ((mpol_path_parse((uint8_t *) s, 7, 0, &path, &used) == 0)
+            != in_domain && c != '>')
+        {
+            break;
+        }
+
+        sprintf(s, "<\"%c\"@b>", c);
+        if ((mpol_path_parse((uint8_t *) s, 7, 0, &path, &used) == 0)
+            != in_quotes)
+        {
+            break;
+        }
+    }
+
+    is_u64((uint64_t) c, 256, "each octet in local part, domain, quotes");
+}
+
+
+int
+main(void)
+{
+    size_t  i;
+
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        test_path(&cases[i]);
+    }
+
+    for (i = 0; i < sizeof(domains) / sizeof(domains[0]); i++) {
+        test_domain(domains[i].input, domains[i].valid);
+    }
+
+    test_octets();
+
+    return done_testing();
+}

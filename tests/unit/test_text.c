@@ -1,0 +1,241 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+#include "mpol_command.h"
+#include "mpol_sasl.h"
+#include "mpol_text.h"
+#include "tap.h"
+
+
+typedef size_t (*escape_pt)(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+
+typedef struct {
+    escape_pt    escape;
+    const char  *in;
+    size_t       len;
+    const char  *out;
+} case_t;
+
+
+#define X(in, out)  { mpol_xtext_encode, in, sizeof(in) - 1, out }
+#define J(in, out)  { mpol_json_escape, in, sizeof(in) - 1, out }
+#define K(in, out)  { mpol_key_escape, in, sizeof(in) - 1, out }
+
+
+static const case_t  cases[] = {
+    X("", ""),
+    X("user@Example.com", "user@Example.com"),
+    X("a+b=c", "a+2Bb+3Dc"),
+    X("a b", "a+20b"),
+    X("!~", "!~"),
+    X("\0\r\n\x1f\x7f\x80\xff", "+00+0D+0A+1F+7F+80+FF"),
+
+    J("", ""),
+    J("plain text/", "plain text/"),
+    J("\"\\", "\\\"\\\\"),
+    J("a\r\nb", "a\\u000D\\u000Ab"),
+    J("\0\x1f\x7f", "\\u0000\\u001F\\u007F"),
+    J("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80",
+      "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"),
+    J("\xff\xfe", "\\u00FF\\u00FE"),
+    J("\xc3", "\\u00C3"),
+    J("\xc3\"", "\\u00C3\\\""),
+    J("\xe2\x82\"", "\\u00E2\\u0082\\\""),
+    J("\xc3\xc3\xa4", "\\u00C3\xc3\xa4"),
+    J("\xed\xa0\x80z", "\\u00ED\\u00A0\\u0080z"),
+    J("\x80\xa4", "\\u0080\\u00A4"),
+
+    K("", ""),
+    K("User@EXAMPLE.com", "user@example.com"),
+    K("{tag}:100%", "%7Btag%7D:100%25"),
+    K("a b\r\n", "a%20b%0D%0A"),
+    K("\xc3\x84\0\x7f", "%C3%84%00%7F"),
+    K("@AZ[`az", "@az[`az")
+};
+
+
+static void
+test_case(const case_t *c)
+{
+    int       pass;
+    size_t    n, size, want;
+    uint8_t  *in, *out;
+
+    want = strlen(c->out);
+    in = tap_exact(c->in, c->len);
+    out = tap_exact(c->out, want);
+    memset(out, 0, want);
+
+    n = c->escape(in, c->len, out, want);
+
+    is_mem(out, n, c->out, want, "to '%s'", c->out);
+
+    free(out);
+
+    /* a lack of room is told, and nothing written behind the end */
+
+    for (size = 0, pass = 1; size < want && pass; size++) {
+        out = tap_exact(c->out, size);
+        pass = c->escape(in, c->len, size ? out : NULL, size) == want;
+        free(out);
+    }
+
+    ok(pass, "  sizes 0 .. %u", (unsigned) want);
+
+    free(in);
+}
+
+
+/* reads back what was escaped; 0 if it was not valid */
+
+static size_t
+unescape_json(const uint8_t *p, size_t len, uint8_t *out)
+{
+    char      hex[3];
+    size_t    i, n;
+    unsigned  v;
+
+    if (!mpol_utf8_valid(p, len)) {
+        return 0;
+    }
+
+    hex[2] = '\0';
+
+    for (i = 0, n = 0; i < len; i++) {
+        if (p[i] < 32 || p[i] == 127 || p[i] == '"') {
+            return 0;
+        }
+
+        if (p[i] != '\\') {
+            out[n++] = p[i];
+            continue;
+        }
+
+        i++;
+
+        if (i < len && (p[i] == '"' || p[i] == '\\')) {
+            out[n++] = p[i];
+            continue;
+        }
+
+        if (len - i < 5 || memcmp(p + i, "u00", 3) != 0) {
+            return 0;
+        }
+
+        hex[0] = (char) p[i + 3];
+        hex[1] = (char) p[i + 4];
+
+        if (sscanf(hex, "%2X", &v) != 1) {
+            return 0;
+        }
+
+        out[n++] = (uint8_t) v;
+        i += 4;
+    }
+
+    return n;
+}
+
+
+static void
+test_random_json(void)
+{
+    size_t    i, len, n;
+    uint8_t   in[12], out[72], again[72];
+    unsigned  k;
+
+    static const uint8_t  octets[] = "a\"\\\n\xc3\xa4\xe2\x82\xac\xed\xf0\x9f";
+
+    for (k = 0; k < 100000; k++) {
+        len = 1 + (size_t) rand() % sizeof(in);
+
+        for (i = 0; i < len; i++) {
+            in[i] = octets[(size_t) rand() % (sizeof(octets) - 1)];
+        }
+
+        n = mpol_json_escape(in, len, out, sizeof(out));
+
+        if (n > sizeof(out) || unescape_json(out, n, again) != len
+            || memcmp(in, again, len) != 0)
+        {
+            tap_dump("input", in, len);
+            break;
+        }
+    }
+
+    is_u64(k, 100000, "random octets are valid JSON, and come back");
+}
+
+
+/* what we encode is what we accept, where it may be said at all */
+
+static void
+test_xtext_accepted(void)
+{
+    int           c, rc;
+    size_t        n;
+    uint8_t       in[1], arg[32];
+    mpol_mail_t   mail;
+
+    for (c = 0; c < 256; c++) {
+        in[0] = (uint8_t) c;
+        memcpy(arg, "FROM:<> AUTH=", 13);
+
+        n = mpol_xtext_encode(in, 1, arg + 13, sizeof(arg) - 13);
+
+        rc = mpol_mail_parse(arg, 13 + n, MPOL_EXT_AUTH, &mail);
+
+        if ((rc == MPOL_OK) != (c >= 32 && c <= 126)) {
+            break;
+        }
+    }
+
+    is_u64((uint64_t) c, 256, "AUTH= takes the xtext of printable octets");
+}
+
+
+static void
+test_clean(void)
+{
+    int      c, pass;
+    uint8_t  p[256];
+
+    for (c = 0; c < 256; c++) {
+        p[c] = (uint8_t) c;
+    }
+
+    mpol_reply_clean(p, 256, p);
+
+    for (c = 0, pass = 1; c < 256 && pass; c++) {
+        pass = p[c] == (c == '\t' ? ' ' : c >= 32 && c <= 126 ? c : '?');
+    }
+
+    ok(pass, "reply text: each octet, in place");
+
+    mpol_reply_clean((const uint8_t *) "a\tb\r\n", 5, p);
+    is_mem(p, 5, "a b??", 5, "reply text: to another place");
+}
+
+
+int
+main(void)
+{
+    size_t  i;
+
+    srand(1);
+
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        test_case(&cases[i]);
+    }
+
+    test_random_json();
+    test_xtext_accepted();
+    test_clean();
+
+    return done_testing();
+}
