@@ -1,0 +1,313 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The provider "redis": records that operators write.
+ *
+ *     HSET mail:user:{alice@example.com} password '$6$...' [status active]
+ *
+ * Behind "mail:" the key is the login as it is, in its case, with octets
+ * outside 33..126 and any of "{}%" as %XX.  A status other than "active"
+ * suspends the login.
+ *
+ * Events: the store's answer to a lookup, once.
+ *
+ *     find -> lookup under way -> answer
+ *                            \-> cancel
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include "ngx_mail_policy_auth_provider.h"
+
+
+/* a setting has no hash in it; formats and salts that we let in are shorter */
+#define NGX_MAIL_POLICY_AUTH_SETTING  128
+
+/* seconds between two complaints about records */
+#define NGX_MAIL_POLICY_AUTH_LOG      60
+
+
+typedef struct {
+    ngx_mail_policy_store_t          *store;
+
+    /* each worker's own: what its last readable record costs */
+    size_t                            setting_len;
+    u_char                            setting[NGX_MAIL_POLICY_AUTH_SETTING];
+
+    time_t                            logged;
+} ngx_mail_policy_auth_redis_t;
+
+
+static void ngx_mail_policy_auth_redis_find(ngx_mail_policy_auth_t *auth,
+    void *data);
+static ngx_int_t ngx_mail_policy_auth_redis_key(ngx_pool_t *pool,
+    ngx_str_t *login, ngx_str_t *key);
+static void ngx_mail_policy_auth_redis_handler(void *data,
+    ngx_mail_policy_lookup_t *lookup);
+static ngx_int_t ngx_mail_policy_auth_redis_judge(
+    ngx_mail_policy_auth_t *auth, ngx_str_t *password, ngx_str_t *status,
+    ngx_str_t *hash);
+static void ngx_mail_policy_auth_redis_remember(
+    ngx_mail_policy_auth_redis_t *redis, ngx_str_t *hash);
+static void ngx_mail_policy_auth_redis_unreadable(
+    ngx_mail_policy_auth_t *auth, ngx_mail_policy_auth_redis_t *redis);
+static void ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth);
+static void ngx_mail_policy_auth_redis_dummy(void *data, ngx_str_t *login,
+    ngx_str_t *hash);
+
+
+static ngx_str_t  ngx_mail_policy_auth_redis_fields[] = {
+    ngx_string("password"),
+    ngx_string("status")
+};
+
+
+ngx_int_t
+ngx_mail_policy_auth_redis(ngx_conf_t *cf, ngx_mail_policy_store_t *store,
+    ngx_mail_policy_auth_provider_t *provider)
+{
+    ngx_mail_policy_auth_redis_t  *redis;
+
+    redis = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_auth_redis_t));
+    if (redis == NULL) {
+        return NGX_ERROR;
+    }
+
+    redis->store = store;
+
+    provider->data = redis;
+    provider->find = ngx_mail_policy_auth_redis_find;
+    provider->cancel = ngx_mail_policy_auth_redis_cancel;
+    provider->dummy = ngx_mail_policy_auth_redis_dummy;
+    provider->records = 1;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_auth_redis_find(ngx_mail_policy_auth_t *auth, void *data)
+{
+    ngx_mail_policy_auth_redis_t *redis = data;
+
+    ngx_mail_policy_lookup_t  *lookup;
+
+    lookup = ngx_mail_policy_lookup_create(redis->store, 2,
+                                           ngx_mail_policy_auth_redis_handler,
+                                           auth);
+    if (lookup == NULL) {
+        ngx_mail_policy_auth_answer(auth, NGX_ERROR, NULL);
+        return;
+    }
+
+    if (ngx_mail_policy_auth_redis_key(lookup->pool, &auth->login,
+                                       &lookup->key)
+        != NGX_OK)
+    {
+        ngx_mail_policy_lookup_cancel(lookup);
+        ngx_mail_policy_auth_answer(auth, NGX_ERROR, NULL);
+        return;
+    }
+
+    lookup->fields = ngx_mail_policy_auth_redis_fields;
+    auth->lookup = lookup;
+
+    ngx_mail_policy_lookup_send(lookup);
+}
+
+
+/*
+ * mpol_key_escape() is not for logins: it gives one key to names that differ
+ * in case only, and a login would have as many names as it has letters.
+ */
+
+static ngx_int_t
+ngx_mail_policy_auth_redis_key(ngx_pool_t *pool, ngx_str_t *login,
+    ngx_str_t *key)
+{
+    u_char  *p, *in, *last, ch;
+
+    static u_char  hex[] = "0123456789ABCDEF";
+
+    p = ngx_pnalloc(pool, sizeof("user:{}") - 1 + 3 * login->len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    key->data = p;
+
+    p = ngx_cpymem(p, "user:{", sizeof("user:{") - 1);
+
+    last = login->data + login->len;
+
+    for (in = login->data; in < last; in++) {
+        ch = *in;
+
+        if (ch > ' ' && ch < 127 && ch != '{' && ch != '}' && ch != '%') {
+            *p++ = ch;
+            continue;
+        }
+
+        *p++ = '%';
+        *p++ = hex[ch >> 4];
+        *p++ = hex[ch & 0xf];
+    }
+
+    *p++ = '}';
+
+    key->len = p - key->data;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_auth_redis_handler(void *data,
+    ngx_mail_policy_lookup_t *lookup)
+{
+    ngx_mail_policy_auth_t *auth = data;
+
+    ngx_int_t  rc;
+    ngx_str_t  hash;
+
+    auth->lookup = NULL;
+
+    rc = NGX_ERROR;
+    ngx_str_null(&hash);
+
+    if (lookup->rc == NGX_OK) {
+        rc = ngx_mail_policy_auth_redis_judge(auth, &lookup->values[0],
+                                              &lookup->values[1], &hash);
+    }
+
+    ngx_mail_policy_auth_answer(auth, rc, &hash);
+
+    /* the hash was in there */
+
+    ngx_mail_policy_lookup_done(lookup);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *password, ngx_str_t *status, ngx_str_t *hash)
+{
+    ngx_uint_t                     suspended;
+    ngx_mail_policy_auth_redis_t  *redis;
+
+    redis = auth->provider->data;
+
+    suspended = status->data != NULL
+                && status->len != 0
+                && (status->len != sizeof("active") - 1
+                    || ngx_strncasecmp(status->data, (u_char *) "active",
+                                       sizeof("active") - 1)
+                       != 0);
+
+    /* suspending works, too, on a login whose password the next one knows */
+
+    if (password->data == NULL && !suspended) {
+        return NGX_DECLINED;
+    }
+
+    if (password->data != NULL
+        && ngx_mail_policy_crypt_check(password) == NGX_OK)
+    {
+        ngx_mail_policy_auth_redis_remember(redis, password);
+        *hash = *password;
+
+    } else if (suspended) {
+        ngx_mail_policy_auth_redis_dummy(redis, &auth->login, hash);
+
+    } else {
+        ngx_mail_policy_auth_redis_unreadable(auth, redis);
+        return NGX_ERROR;
+    }
+
+    if (suspended) {
+        auth->refuse = 1;
+
+        ngx_log_error(NGX_LOG_INFO, auth->log, 0, "login \"%V\" is suspended",
+                      &auth->login);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_auth_redis_remember(ngx_mail_policy_auth_redis_t *redis,
+    ngx_str_t *hash)
+{
+    size_t  len;
+
+    len = ngx_mail_policy_crypt_setting(hash);
+
+    if (len > NGX_MAIL_POLICY_AUTH_SETTING) {
+        return;
+    }
+
+    /* among hashes, the odd password in clear shall not set the time */
+
+    if (redis->setting_len && redis->setting[0] == '$'
+        && hash->data[0] != '$')
+    {
+        return;
+    }
+
+    ngx_memcpy(redis->setting, hash->data, len);
+    redis->setting_len = len;
+}
+
+
+static void
+ngx_mail_policy_auth_redis_unreadable(ngx_mail_policy_auth_t *auth,
+    ngx_mail_policy_auth_redis_t *redis)
+{
+    time_t  now;
+
+    now = ngx_time();
+
+    if (redis->logged && now - redis->logged < NGX_MAIL_POLICY_AUTH_LOG) {
+        return;
+    }
+
+    redis->logged = now;
+
+    ngx_log_error(NGX_LOG_ERR, auth->log, 0,
+                  "the password of login \"%V\" in Redis is of an unknown "
+                  "format, incomplete or too costly, expected "
+                  NGX_MAIL_POLICY_CRYPT_FORMATS, &auth->login);
+}
+
+
+static void
+ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth)
+{
+    ngx_mail_policy_lookup_cancel(auth->lookup);
+
+    auth->lookup = NULL;
+}
+
+
+static void
+ngx_mail_policy_auth_redis_dummy(void *data, ngx_str_t *login,
+    ngx_str_t *hash)
+{
+    ngx_mail_policy_auth_redis_t *redis = data;
+
+    if (redis->setting_len == 0) {
+        ngx_str_set(hash, NGX_MAIL_POLICY_CRYPT_DEFAULT);
+        return;
+    }
+
+    hash->data = redis->setting;
+    hash->len = redis->setting_len;
+}
