@@ -1,0 +1,48 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The envelope: what is known of a session and its transaction, the same for
+ * every front door.  Variables, limits, routes and the log read it; only the
+ * front doors write it.  Strings live as long as the session (client, login)
+ * or the transaction (sender, recipients).
+ */
+
+
+#ifndef NGX_MAIL_POLICY_ENVELOPE_H
+#define NGX_MAIL_POLICY_ENVELOPE_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+typedef struct {
+    /* session */
+
+    ngx_connection_t   *connection;     /* client's: addresses, TLS */
+    ngx_str_t           server_name;
+    ngx_str_t           client_host;    /* PTR name; empty if unknown */
+    ngx_str_t           helo;
+    ngx_str_t           protocol;       /* SMTP, ESMTP, ESMTPS, ESMTPA ... */
+    ngx_str_t           sasl_method;
+    ngx_str_t           sasl_username;  /* empty: not authenticated */
+
+    /* transaction */
+
+    ngx_uint_t          transaction;    /* number within the session, from 1 */
+    ngx_str_t           sender;         /* without brackets; empty for <> */
+    ngx_str_t           sender_local;
+    ngx_str_t           sender_domain;  /* lower case */
+    ngx_str_t           recipient;      /* the one at hand */
+    ngx_str_t           recipient_domain;
+    ngx_uint_t          recipients;     /* accepted */
+    ngx_uint_t          rejected_recipients;
+    uint64_t            message_size;   /* declared, then counted */
+} ngx_mail_policy_envelope_t;
+
+
+#endif /* NGX_MAIL_POLICY_ENVELOPE_H */

@@ -1,0 +1,191 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The dialogue with one relay: one connection, driven from above by commands,
+ * telling what came back by callbacks.
+ *
+ * Commands may be given at once after open(): they wait until the relay is
+ * ready, then go out in order, pipelined if the relay offers PIPELINING
+ * (RFC 2920), one after the other if not.
+ *
+ * Callbacks come from the relay's own events only, never from within a call
+ * of the owner.  The owner may close() in a callback.  Each command that was
+ * given gets exactly one reply() unless failed() comes first, or the owner
+ * forgot it by rset(), quit() or close().
+ */
+
+
+#ifndef NGX_MAIL_POLICY_RELAY_H
+#define NGX_MAIL_POLICY_RELAY_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_event_connect.h>
+
+#include "mpol_reply.h"
+#include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_upstream.h"
+
+
+#define NGX_MAIL_POLICY_RELAY_BUFFER  4096
+
+
+/* the stages of a dialogue, in their order */
+typedef enum {
+    NGX_MAIL_POLICY_RELAY_CONNECT = 0,
+    NGX_MAIL_POLICY_RELAY_GREETING,
+    NGX_MAIL_POLICY_RELAY_EHLO,
+    NGX_MAIL_POLICY_RELAY_XCLIENT,
+    NGX_MAIL_POLICY_RELAY_MAIL,
+    NGX_MAIL_POLICY_RELAY_RCPT,
+    NGX_MAIL_POLICY_RELAY_DATA,
+    NGX_MAIL_POLICY_RELAY_BODY,
+    NGX_MAIL_POLICY_RELAY_FINAL,
+    NGX_MAIL_POLICY_RELAY_RSET,
+    NGX_MAIL_POLICY_RELAY_QUIT
+} ngx_mail_policy_relay_stage_e;
+
+
+typedef struct {
+    /* a reply to the command that was given with this tag */
+    void    (*reply)(void *data, ngx_mail_policy_relay_stage_e stage,
+                void *tag, mpol_reply_t *reply);
+
+    /*
+     * The relay is of no use any more; the last callback.  stage: of the
+     * oldest command without reply, or where the set-up stood.
+     */
+    void    (*failed)(void *data, ngx_mail_policy_relay_stage_e stage);
+
+    /* body() took less than it was given: now it takes more */
+    void    (*writable)(void *data);
+} ngx_mail_policy_relay_handlers_t;
+
+
+typedef struct {
+    ngx_msec_t                         connect_timeout;
+    ngx_msec_t                         reply_timeout;
+    ngx_msec_t                         final_timeout;
+    ngx_uint_t                         xclient;   /* use it where offered */
+    ngx_str_t                          name;      /* ours, for EHLO */
+    ngx_log_t                         *log;       /* the server's, not the
+                                                     session's */
+} ngx_mail_policy_relay_conf_t;
+
+
+/* MAIL's parameters; strings are borrowed until the command is answered */
+typedef struct {
+    ngx_str_t                          sender;    /* without brackets */
+    uint64_t                           size;      /* 0: not declared */
+    ngx_uint_t                         body;      /* MPOL_BODY_... */
+} ngx_mail_policy_relay_mail_t;
+
+
+typedef struct {
+    ngx_queue_t                        queue;
+    ngx_mail_policy_relay_stage_e      stage;
+    void                              *tag;       /* NULL: forgotten */
+    ngx_mail_policy_relay_mail_t      *mail;
+    ngx_str_t                          address;   /* RCPT's */
+} ngx_mail_policy_relay_command_t;
+
+
+typedef struct {
+    ngx_pool_t                        *pool;
+    ngx_log_t                          log;
+    ngx_peer_connection_t              pc;
+    ngx_mail_policy_relay_conf_t       conf;
+    ngx_mail_policy_peer_t            *peer;
+    ngx_mail_policy_envelope_t        *envelope;  /* NULL after quit() */
+
+    ngx_mail_policy_relay_handlers_t  *handlers;
+    void                              *data;
+
+    ngx_mail_policy_relay_stage_e      stage;     /* of set-up; MAIL: ready */
+    mpol_ehlo_t                        ehlo;
+    ngx_uint_t                         xclient_sent;  /* attributes */
+
+    ngx_queue_t                        waiting;   /* commands not yet sent */
+    ngx_queue_t                        sent;      /* awaiting their replies */
+    ngx_queue_t                        free;
+    ngx_uint_t                         outstanding;
+
+    u_char                            *out;       /* on the heap */
+    size_t                             out_len;
+    size_t                             out_sent;
+    size_t                             out_size;
+
+    size_t                             in_len;
+    u_char                             in[NGX_MAIL_POLICY_RELAY_BUFFER];
+
+    ngx_event_t                        failure;   /* posted */
+    ngx_msec_t                         start;
+    uint64_t                           body_sent;
+
+    unsigned                           in_transaction:1; /* MAIL was sent */
+    unsigned                           in_body:1; /* from 354 to final() */
+    unsigned                           blocked:1; /* body() waits */
+    unsigned                           busy:1;    /* in a handler of ours */
+    unsigned                           closed:1;  /* free when not busy */
+    unsigned                           failing:1;
+} ngx_mail_policy_relay_t;
+
+
+/*
+ * Connects.  envelope: whom we speak for (XCLIENT), must outlive quit() or
+ * close().  NULL: no memory.  What else goes wrong comes as failed().
+ */
+ngx_mail_policy_relay_t *ngx_mail_policy_relay_open(
+    ngx_mail_policy_relay_conf_t *conf, ngx_mail_policy_peer_t *peer,
+    ngx_mail_policy_envelope_t *envelope,
+    ngx_mail_policy_relay_handlers_t *handlers, void *data);
+
+/* NGX_OK, or NGX_ERROR: no memory (the owner closes then) */
+ngx_int_t ngx_mail_policy_relay_mail(ngx_mail_policy_relay_t *relay,
+    void *tag, ngx_mail_policy_relay_mail_t *mail);
+ngx_int_t ngx_mail_policy_relay_rcpt(ngx_mail_policy_relay_t *relay,
+    void *tag, ngx_str_t *address);
+ngx_int_t ngx_mail_policy_relay_data(ngx_mail_policy_relay_t *relay,
+    void *tag);
+
+/*
+ * Between DATA's 354 and final(): sends what fits now, without a copy.
+ * Returns the number of octets taken; fewer than len: writable() will come.
+ */
+size_t ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay,
+    u_char *data, size_t len);
+
+/* the body and its final dot have been taken: waits for the reply to it */
+ngx_int_t ngx_mail_policy_relay_final(ngx_mail_policy_relay_t *relay,
+    void *tag);
+
+/* forgets the transaction; not between DATA and the final reply */
+ngx_int_t ngx_mail_policy_relay_rset(ngx_mail_policy_relay_t *relay);
+
+/* 1 if another transaction may use this connection */
+ngx_uint_t ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay);
+
+/* ends the owner's ownership: says QUIT and lingers, or cuts at once */
+void ngx_mail_policy_relay_quit(ngx_mail_policy_relay_t *relay);
+void ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay);
+
+
+/* between the files of the relay */
+
+/* the reply in relay->in, at set-up: NGX_OK go on, NGX_ERROR it is no use */
+ngx_int_t ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply);
+
+/* room for n octets of output, or NULL; then tell how many were written */
+u_char *ngx_mail_policy_relay_reserve(ngx_mail_policy_relay_t *relay,
+    size_t n);
+void ngx_mail_policy_relay_written(ngx_mail_policy_relay_t *relay, size_t n);
+
+
+#endif /* NGX_MAIL_POLICY_RELAY_H */

@@ -1,0 +1,362 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * AUTH, RFC 4954: PLAIN (RFC 4616) and LOGIN.
+ *
+ *   AUTH PLAIN [ir] -> [334 ->] verify -> 235 | 535 | 454
+ *   AUTH LOGIN [ir] -> [334 user ->] 334 password -> verify -> ...
+ *
+ * "*" instead of a response cancels.  A response is decoded in the input
+ * buffer, handed to the provider, which copies it, and wiped there.  One
+ * event arrives: the provider's answer.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "mpol_sasl.h"
+#include "ngx_mail_policy_session.h"
+
+
+#define NGX_MAIL_POLICY_AUTH_PLAIN     0
+#define NGX_MAIL_POLICY_AUTH_USERNAME  1
+#define NGX_MAIL_POLICY_AUTH_PASSWORD  2
+
+
+static ngx_int_t ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s,
+    u_char *data, size_t len);
+static ngx_int_t ngx_mail_policy_auth_username(ngx_mail_policy_session_t *s,
+    u_char *data, size_t len);
+static ngx_int_t ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s,
+    u_char *data, size_t len);
+static ngx_int_t ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s,
+    ngx_str_t *password);
+static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc);
+static void ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s);
+static ngx_int_t ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
+    const char *reply);
+
+
+ngx_uint_t
+ngx_mail_policy_auth_methods(ngx_mail_policy_session_t *s)
+{
+    ngx_mail_smtp_srv_conf_t    *sscf;
+    ngx_mail_policy_srv_conf_t  *pscf;
+
+    pscf = s->conf;
+
+    if (ngx_mail_policy_auth_off(pscf->auth)
+        || s->envelope.sasl_username.len
+        || (!ngx_mail_policy_session_tls(s) && !pscf->auth_plaintext))
+    {
+        return 0;
+    }
+
+    sscf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_smtp_module);
+
+    return sscf->auth_methods
+           & (NGX_MAIL_AUTH_PLAIN_ENABLED|NGX_MAIL_AUTH_LOGIN_ENABLED);
+}
+
+
+ngx_int_t
+ngx_mail_policy_cmd_auth_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd)
+{
+    if (ngx_mail_policy_auth_off(s->conf->auth)) {
+        ngx_mail_policy_session_error(s, "502 5.5.1 AUTH not offered");
+        return NGX_DECLINED;
+    }
+
+    if (!s->esmtp || s->transaction || s->envelope.sasl_username.len) {
+        ngx_mail_policy_session_error(s, "503 5.5.1 Bad sequence of commands");
+        return NGX_DECLINED;
+    }
+
+    if (!ngx_mail_policy_session_tls(s) && !s->conf->auth_plaintext) {
+        ngx_mail_policy_session_error(s, "538 5.7.11 Encryption required for "
+                                         "authentication");
+        return NGX_DECLINED;
+    }
+
+    if (cmd->arg.len == 0) {
+        ngx_mail_policy_session_error(s, "501 5.5.4 Syntax: AUTH mechanism");
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
+{
+    size_t       n;
+    u_char      *ir, *last;
+    ngx_uint_t   methods;
+
+    ir = (u_char *) cmd->arg.data;
+    last = ir + cmd->arg.len;
+
+    while (ir < last && *ir != ' ') {
+        ir++;
+    }
+
+    n = ir - cmd->arg.data;
+
+    while (ir < last && *ir == ' ') {
+        ir++;
+    }
+
+    methods = ngx_mail_policy_auth_methods(s);
+
+    if (n == 5 && ngx_strncasecmp((u_char *) cmd->arg.data,
+                                  (u_char *) "PLAIN", 5) == 0
+        && (methods & NGX_MAIL_AUTH_PLAIN_ENABLED))
+    {
+        ngx_str_set(&s->auth_method, "PLAIN");
+        s->auth_state = NGX_MAIL_POLICY_AUTH_PLAIN;
+
+        if (ir == last) {
+            ngx_mail_policy_reply(s, "334 ");
+        }
+
+    } else if (n == 5 && ngx_strncasecmp((u_char *) cmd->arg.data,
+                                         (u_char *) "LOGIN", 5) == 0
+               && (methods & NGX_MAIL_AUTH_LOGIN_ENABLED))
+    {
+        ngx_str_set(&s->auth_method, "LOGIN");
+        s->auth_state = NGX_MAIL_POLICY_AUTH_USERNAME;
+
+        if (ir == last) {
+            ngx_mail_policy_reply(s, "334 VXNlcm5hbWU6");
+        }
+
+    } else {
+        ngx_mail_policy_session_error(s,
+                                "504 5.5.4 Authentication mechanism unknown");
+        return NGX_OK;
+    }
+
+    s->reading = NGX_MAIL_POLICY_READ_AUTH;
+    s->connection->log->action = "authenticating client";
+
+    if (ir == last) {
+        return NGX_OK;
+    }
+
+    /* RFC 4954, section 4: "=" is an initial response of no octets */
+
+    if (last - ir == 1 && *ir == '=') {
+        last = ir;
+    }
+
+    return ngx_mail_policy_auth_response(s, ir, last - ir);
+}
+
+
+ngx_int_t
+ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s, u_char *data,
+    size_t len)
+{
+    size_t     n;
+    ngx_int_t  rc;
+
+    if (len == 1 && *data == '*') {
+        return ngx_mail_policy_auth_refused(s,
+                                       "501 5.7.0 Authentication cancelled");
+    }
+
+    if (mpol_base64_decode(data, len, data, &n) != MPOL_OK) {
+        ngx_explicit_memzero(data, len);
+        return ngx_mail_policy_auth_refused(s, "501 5.5.2 Invalid base64");
+    }
+
+    switch (s->auth_state) {
+
+    case NGX_MAIL_POLICY_AUTH_PLAIN:
+        rc = ngx_mail_policy_auth_plain(s, data, n);
+        break;
+
+    case NGX_MAIL_POLICY_AUTH_USERNAME:
+        rc = ngx_mail_policy_auth_username(s, data, n);
+        break;
+
+    default:
+        rc = ngx_mail_policy_auth_password(s, data, n);
+    }
+
+    /* the session's buffer, if it is still there, holds no password */
+
+    if (rc != NGX_DONE) {
+        ngx_explicit_memzero(data, len);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s, u_char *data,
+    size_t len)
+{
+    ngx_str_t     password;
+    mpol_plain_t  plain;
+
+    if (mpol_plain_parse(data, len, &plain) != MPOL_OK) {
+        return ngx_mail_policy_auth_refused(s,
+                                 "535 5.7.8 Authentication credentials invalid");
+    }
+
+    /* acting for somebody else is not provided for */
+
+    if (plain.authzid.len
+        && (plain.authzid.len != plain.authcid.len
+            || ngx_memcmp(plain.authzid.data, plain.authcid.data,
+                          plain.authcid.len)
+               != 0))
+    {
+        return ngx_mail_policy_auth_refused(s,
+                                 "535 5.7.8 Authentication credentials invalid");
+    }
+
+    ngx_memcpy(s->login, plain.authcid.data, plain.authcid.len);
+    s->auth_login.data = s->login;
+    s->auth_login.len = plain.authcid.len;
+
+    password.data = (u_char *) plain.password.data;
+    password.len = plain.password.len;
+
+    return ngx_mail_policy_auth_verify(s, &password);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_username(ngx_mail_policy_session_t *s, u_char *data,
+    size_t len)
+{
+    /* a bad one is told after the password, like a wrong one */
+
+    s->auth_login.len = 0;
+
+    if (mpol_identity_valid(data, len)) {
+        ngx_memcpy(s->login, data, len);
+        s->auth_login.data = s->login;
+        s->auth_login.len = len;
+    }
+
+    s->auth_state = NGX_MAIL_POLICY_AUTH_PASSWORD;
+    ngx_mail_policy_reply(s, "334 UGFzc3dvcmQ6");
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s, u_char *data,
+    size_t len)
+{
+    ngx_str_t  password;
+
+    if (s->auth_login.len == 0 || len == 0 || len > MPOL_PASSWORD_MAX) {
+        return ngx_mail_policy_auth_refused(s,
+                                 "535 5.7.8 Authentication credentials invalid");
+    }
+
+    password.data = data;
+    password.len = len;
+
+    return ngx_mail_policy_auth_verify(s, &password);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s, ngx_str_t *password)
+{
+    s->auth = ngx_mail_policy_auth_start(s->conf->auth, &s->auth_login,
+                                         password, s->core->error_log,
+                                         ngx_mail_policy_auth_handler, s);
+    if (s->auth == NULL) {
+        return ngx_mail_policy_auth_refused(s,
+                              "454 4.7.0 Temporary authentication failure");
+    }
+
+    s->reading = NGX_MAIL_POLICY_READ_NOTHING;
+
+    return NGX_AGAIN;
+}
+
+
+static void
+ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
+{
+    ngx_mail_policy_session_t  *s = data;
+
+    s->auth = NULL;
+    s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+
+    switch (rc) {
+
+    case NGX_OK:
+        ngx_mail_policy_auth_succeeded(s);
+        break;
+
+    case NGX_DECLINED:
+        ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                      "client failed to authenticate as \"%V\"",
+                      &s->auth_login);
+
+        ngx_mail_policy_session_error(s,
+                               "535 5.7.8 Authentication credentials invalid");
+        break;
+
+    default:
+        ngx_mail_policy_reply(s, "454 4.7.0 Temporary authentication failure");
+    }
+
+    ngx_mail_policy_session_resume(s);
+}
+
+
+static void
+ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s)
+{
+    ngx_mail_policy_envelope_t  *e;
+
+    e = &s->envelope;
+
+    e->sasl_method = s->auth_method;
+    e->sasl_username = s->auth_login;
+
+    if (ngx_mail_policy_session_tls(s)) {
+        ngx_str_set(&e->protocol, "ESMTPSA");
+
+    } else {
+        ngx_str_set(&e->protocol, "ESMTPA");
+    }
+
+    /* nginx' own log handler names the login from here on */
+
+    s->mail->login = e->sasl_username;
+
+    ngx_mail_policy_reply(s, "235 2.7.0 Authentication successful");
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s, const char *reply)
+{
+    s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+    s->auth_login.len = 0;
+
+    ngx_mail_policy_session_error(s, reply);
+
+    return NGX_OK;
+}

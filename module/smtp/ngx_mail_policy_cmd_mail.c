@@ -1,0 +1,259 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * MAIL and RCPT: syntax, sequence and permission here; the answer comes from
+ * limits and relay, by way of the transaction.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "ngx_mail_policy_session.h"
+
+
+static ngx_int_t ngx_mail_policy_copy(ngx_pool_t *pool, mpol_str_t *from,
+    ngx_str_t *to);
+static ngx_int_t ngx_mail_policy_copy_lower(ngx_pool_t *pool,
+    mpol_str_t *from, ngx_str_t *to);
+static void ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s,
+    int rc, ngx_uint_t rcpt);
+static ngx_int_t ngx_mail_policy_no_memory(ngx_mail_policy_session_t *s);
+
+
+ngx_int_t
+ngx_mail_policy_cmd_mail_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd)
+{
+    if (!s->greeted) {
+        ngx_mail_policy_session_error(s, "503 5.5.1 Send HELO/EHLO first");
+        return NGX_DECLINED;
+    }
+
+    if (!ngx_mail_policy_auth_off(s->conf->auth)
+        && s->envelope.sasl_username.len == 0)
+    {
+        ngx_mail_policy_session_error(s, "530 5.7.0 Authentication required");
+        return NGX_DECLINED;
+    }
+
+    if (s->transaction) {
+        ngx_mail_policy_session_error(s, "503 5.5.1 Nested MAIL command");
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
+{
+    int                             rc;
+    mpol_mail_t                     mail;
+    ngx_mail_policy_envelope_t     *e;
+    ngx_mail_policy_transaction_t  *t;
+
+    rc = mpol_mail_parse(cmd->arg.data, cmd->arg.len,
+                         s->esmtp ? s->conf->extensions : 0, &mail);
+    if (rc != MPOL_OK) {
+        ngx_mail_policy_argument_error(s, rc, 0);
+        return NGX_OK;
+    }
+
+    if (s->conf->message_size && mail.size_set
+        && mail.size > s->conf->message_size)
+    {
+        ngx_mail_policy_reply(s, "552 5.3.4 Message too big, the limit is "
+                                 "%uz octets", s->conf->message_size);
+        return NGX_OK;
+    }
+
+    t = ngx_mail_policy_transaction_create(s);
+    if (t == NULL) {
+        return ngx_mail_policy_no_memory(s);
+    }
+
+    e = &s->envelope;
+
+    if (ngx_mail_policy_copy(t->pool, &mail.path.address, &e->sender)
+        != NGX_OK
+        || ngx_mail_policy_copy(t->pool, &mail.path.local, &e->sender_local)
+           != NGX_OK
+        || ngx_mail_policy_copy_lower(t->pool, &mail.path.domain,
+                                      &e->sender_domain)
+           != NGX_OK)
+    {
+        ngx_mail_policy_transaction_finalize(t, NGX_MAIL_POLICY_ABORTED);
+        return ngx_mail_policy_no_memory(s);
+    }
+
+    e->message_size = mail.size_set ? mail.size : 0;
+
+    t->mail.sender = e->sender;
+    t->mail.size = e->message_size;
+    t->mail.body = mail.body;
+
+    ngx_mail_policy_transaction_mail(t);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_cmd_rcpt_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd)
+{
+    if (s->transaction == NULL) {
+        ngx_mail_policy_session_error(s, "503 5.5.1 Need MAIL command");
+        return NGX_DECLINED;
+    }
+
+    if (s->transaction->nrcpts >= s->conf->max_recipients) {
+
+        /* RFC 5321, section 4.5.3.1.10; who goes on regardless, errs */
+
+        if (++s->transaction->nrcpts > 2 * s->conf->max_recipients + 100) {
+            ngx_mail_policy_session_error(s,
+                                          "452 4.5.3 Too many recipients");
+        } else {
+            ngx_mail_policy_reply(s, "452 4.5.3 Too many recipients");
+        }
+
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
+{
+    int                             rc;
+    mpol_rcpt_t                     parsed;
+    ngx_mail_policy_rcpt_t         *rcpt;
+    ngx_mail_policy_transaction_t  *t;
+
+    t = s->transaction;
+
+    rc = mpol_rcpt_parse(cmd->arg.data, cmd->arg.len,
+                         s->esmtp ? s->conf->extensions : 0, &parsed);
+    if (rc != MPOL_OK) {
+        ngx_mail_policy_argument_error(s, rc, 1);
+        return NGX_OK;
+    }
+
+    rcpt = ngx_pcalloc(t->pool, sizeof(ngx_mail_policy_rcpt_t));
+    if (rcpt == NULL) {
+        return ngx_mail_policy_no_memory(s);
+    }
+
+    if (ngx_mail_policy_copy(t->pool, &parsed.path.address, &rcpt->address)
+        != NGX_OK
+        || ngx_mail_policy_copy_lower(t->pool, &parsed.path.domain,
+                                      &rcpt->domain)
+           != NGX_OK)
+    {
+        return ngx_mail_policy_no_memory(s);
+    }
+
+    rcpt->transaction = t;
+    t->nrcpts++;
+
+    ngx_mail_policy_transaction_rcpt(t, rcpt);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_copy(ngx_pool_t *pool, mpol_str_t *from, ngx_str_t *to)
+{
+    to->len = from->len;
+
+    if (from->len == 0) {
+        to->data = (u_char *) "";
+        return NGX_OK;
+    }
+
+    to->data = ngx_pnalloc(pool, from->len);
+    if (to->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(to->data, from->data, from->len);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_copy_lower(ngx_pool_t *pool, mpol_str_t *from, ngx_str_t *to)
+{
+    if (ngx_mail_policy_copy(pool, from, to) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (to->len) {
+        ngx_strlow(to->data, to->data, to->len);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s, int rc,
+    ngx_uint_t rcpt)
+{
+    switch (rc) {
+
+    case MPOL_ARG_PATH:
+        ngx_mail_policy_session_error(s, rcpt
+                                   ? "501 5.1.3 Bad recipient address syntax"
+                                   : "501 5.1.7 Bad sender address syntax");
+        return;
+
+    case MPOL_ARG_LONG:
+        ngx_mail_policy_session_error(s, rcpt
+                                      ? "501 5.1.3 Recipient address too long"
+                                      : "501 5.1.7 Sender address too long");
+        return;
+
+    case MPOL_ARG_8BIT:
+        ngx_mail_policy_session_error(s,
+                          "553 5.6.7 Internationalized address not supported");
+        return;
+
+    case MPOL_ARG_PARAM:
+        ngx_mail_policy_session_error(s,
+                                      "555 5.5.4 Parameter not recognized");
+        return;
+
+    case MPOL_ARG_VALUE:
+        ngx_mail_policy_session_error(s, "501 5.5.4 Bad parameter value");
+        return;
+
+    default:
+        ngx_mail_policy_session_error(s, rcpt
+                                         ? "501 5.5.4 Syntax: RCPT TO:<address>"
+                                         : "501 5.5.4 Syntax: "
+                                           "MAIL FROM:<address>");
+    }
+}
+
+
+static ngx_int_t
+ngx_mail_policy_no_memory(ngx_mail_policy_session_t *s)
+{
+    ngx_mail_policy_reply(s, "452 4.3.1 Out of memory");
+
+    return NGX_OK;
+}

@@ -1,0 +1,776 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * A session's life.
+ *
+ * nginx does the connection, PROXY protocol, TLS, the PTR look-up and the
+ * greeting; its handler then calls the protocol's parse_command for the
+ * first octets of a command.  Ours takes the session over there: the octets
+ * move to our buffer, both handlers become ours, the stock code is never
+ * entered again, but for the STARTTLS handshake, which ends in our
+ * init_protocol.
+ *
+ *   parse (take-over) -> COMMAND <-> AUTH            334 and its response
+ *                        COMMAND <-> NOTHING         an answer is awaited
+ *                        COMMAND <-> BODY            354 to the final dot
+ *                        COMMAND  -> handshake -> init_protocol -> COMMAND
+ *
+ * Events: client readable, writable, its timer (on the read event: what the
+ * client owes us; on the write event: what it does not take).  Answers of
+ * store, relay and auth come to the commands' files, which call
+ * session_resume(); that posts the read event.
+ *
+ * finalize() is the only way out; the pool's clean-up calls the first half
+ * of it for the stock paths that close a connection themselves.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "ngx_mail_policy_session.h"
+#include "ngx_mail_policy_smtp.h"
+
+
+/* nginx-dev lacks NGX_MAIL_SSL, so ngx_mail.h hides it */
+void ngx_mail_starttls_handler(ngx_event_t *rev);
+
+
+static ngx_int_t ngx_mail_policy_session_parse(ngx_mail_session_t *ms);
+static void ngx_mail_policy_session_init_protocol(ngx_event_t *rev);
+static ngx_mail_policy_session_t *ngx_mail_policy_session_create(
+    ngx_mail_session_t *ms);
+static void ngx_mail_policy_session_process(ngx_mail_policy_session_t *s);
+static ngx_int_t ngx_mail_policy_session_line(ngx_mail_policy_session_t *s);
+static ngx_int_t ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
+    mpol_str_t *line, ngx_uint_t *wait);
+static ngx_int_t ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s,
+    ngx_int_t fault);
+static size_t ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_session_release(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_session_cleanup(void *data);
+
+
+ngx_mail_protocol_t *
+ngx_mail_policy_smtp_protocol(ngx_conf_t *cf, ngx_mail_protocol_t *stock)
+{
+    ngx_mail_protocol_t  *protocol;
+
+    protocol = ngx_palloc(cf->pool, sizeof(ngx_mail_protocol_t));
+    if (protocol == NULL) {
+        return NULL;
+    }
+
+    *protocol = *stock;
+
+    protocol->parse_command = ngx_mail_policy_session_parse;
+    protocol->init_protocol = ngx_mail_policy_session_init_protocol;
+
+    return protocol;
+}
+
+
+/*
+ * Called by the stock handler with the first octets.  NGX_AGAIN makes it
+ * return without touching the session again.
+ */
+
+static ngx_int_t
+ngx_mail_policy_session_parse(ngx_mail_session_t *ms)
+{
+    size_t                      len;
+    ngx_connection_t           *c;
+    ngx_mail_policy_session_t  *s;
+
+    c = ms->connection;
+
+    s = ngx_mail_policy_session_create(ms);
+    if (s == NULL) {
+        return NGX_ERROR;
+    }
+
+    len = ms->buffer->last - ms->buffer->pos;
+
+    if (ngx_mail_policy_session_input(s, len) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(s->in, ms->buffer->pos, len);
+    s->in_last = len;
+
+    /* a full buffer would turn NGX_AGAIN into "too long command" */
+
+    ms->buffer->pos = ms->buffer->start;
+    ms->buffer->last = ms->buffer->start;
+
+    if (c->read->timer_set) {
+        ngx_del_timer(c->read);
+    }
+
+    c->read->handler = ngx_mail_policy_session_read_handler;
+    c->write->handler = ngx_mail_policy_session_write_handler;
+
+    ngx_post_event(c->read, &ngx_posted_events);
+
+    return NGX_AGAIN;
+}
+
+
+static void
+ngx_mail_policy_session_init_protocol(ngx_event_t *rev)
+{
+    ngx_connection_t           *c;
+    ngx_mail_session_t         *ms;
+    ngx_mail_policy_session_t  *s;
+
+    c = rev->data;
+    ms = c->data;
+
+    s = ngx_mail_get_module_ctx(ms, ngx_mail_policy_module);
+
+    if (s == NULL) {
+
+        /* the handshake of another server's session: not taken over yet */
+
+        ngx_mail_smtp_init_protocol(rev);
+        return;
+    }
+
+    s->starttls = 0;
+    s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+
+    c->read->handler = ngx_mail_policy_session_read_handler;
+    c->write->handler = ngx_mail_policy_session_write_handler;
+
+    if (rev->timer_set) {
+        ngx_del_timer(rev);
+    }
+
+    ngx_mail_policy_session_process(s);
+}
+
+
+static ngx_mail_policy_session_t *
+ngx_mail_policy_session_create(ngx_mail_session_t *ms)
+{
+    ngx_connection_t           *c;
+    ngx_pool_cleanup_t         *cln;
+    ngx_mail_policy_session_t  *s;
+
+    c = ms->connection;
+
+    if (c->sockaddr->sa_family != AF_UNIX && ngx_tcp_nodelay(c) != NGX_OK) {
+        return NULL;
+    }
+
+    s = ngx_pcalloc(c->pool, sizeof(ngx_mail_policy_session_t));
+    if (s == NULL) {
+        return NULL;
+    }
+
+    cln = ngx_pool_cleanup_add(c->pool, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_mail_policy_session_cleanup;
+    cln->data = s;
+
+    s->mail = ms;
+    s->connection = c;
+    s->pool = c->pool;
+    s->main_conf = ngx_mail_get_module_main_conf(ms, ngx_mail_policy_module);
+    s->conf = ngx_mail_get_module_srv_conf(ms, ngx_mail_policy_module);
+    s->core = ngx_mail_get_module_srv_conf(ms, ngx_mail_core_module);
+
+    ngx_queue_init(&s->dues);
+
+    s->envelope.connection = c;
+    s->envelope.server_name = s->core->server_name;
+    ngx_str_set(&s->envelope.protocol, "SMTP");
+
+    /* the stock code writes [UNAVAILABLE] or [TEMPUNAVAIL] for no name */
+
+    if (ms->host.len && ms->host.data[0] != '[') {
+        s->envelope.client_host = ms->host;
+    }
+
+    ngx_mail_set_ctx(ms, s, ngx_mail_policy_module);
+
+    return s;
+}
+
+
+void
+ngx_mail_policy_session_read_handler(ngx_event_t *rev)
+{
+    ngx_connection_t           *c;
+    ngx_mail_session_t         *ms;
+    ngx_mail_policy_session_t  *s;
+
+    c = rev->data;
+    ms = c->data;
+    s = ngx_mail_get_module_ctx(ms, ngx_mail_policy_module);
+
+    if (c->close) {
+
+        if (c->error) {
+            /* worker_shutdown_timeout */
+            ngx_mail_policy_session_finalize(s);
+            return;
+        }
+
+        c->close = 0;
+        c->idle = 0;
+
+        ngx_mail_policy_session_close(s, "421 4.3.2 Service shutting down");
+        return;
+    }
+
+    if (rev->timedout) {
+        ngx_mail_policy_session_timedout(s);
+        return;
+    }
+
+    ngx_mail_policy_session_process(s);
+}
+
+
+void
+ngx_mail_policy_session_write_handler(ngx_event_t *wev)
+{
+    ngx_connection_t           *c;
+    ngx_mail_session_t         *ms;
+    ngx_mail_policy_session_t  *s;
+
+    c = wev->data;
+    ms = c->data;
+    s = ngx_mail_get_module_ctx(ms, ngx_mail_policy_module);
+
+    if (wev->timedout) {
+        ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT, "client timed out");
+        c->timedout = 1;
+        ngx_mail_policy_session_finalize(s);
+        return;
+    }
+
+    switch (ngx_mail_policy_output_flush(s)) {
+
+    case NGX_ERROR:
+        ngx_mail_policy_session_finalize(s);
+        return;
+
+    case NGX_AGAIN:
+        return;
+    }
+
+    if (s->closing) {
+        ngx_mail_policy_session_finalize(s);
+        return;
+    }
+
+    if (s->starttls) {
+
+        /* the 220 is out: from here on TLS, or nothing */
+
+        if (c->read->posted) {
+            ngx_delete_posted_event(c->read);
+        }
+
+        c->log->action = "in starttls state";
+        ngx_mail_starttls_handler(c->read);
+        return;
+    }
+
+    if (s->paused) {
+        s->paused = 0;
+        ngx_mail_policy_session_resume(s);
+    }
+}
+
+
+void
+ngx_mail_policy_session_resume(ngx_mail_policy_session_t *s)
+{
+    ngx_post_event(s->connection->read, &ngx_posted_events);
+}
+
+
+/* goes on with what is there, until something has to be waited for */
+
+static void
+ngx_mail_policy_session_process(ngx_mail_policy_session_t *s)
+{
+    ngx_int_t  rc;
+
+    do {
+        if (s->closing || s->starttls) {
+            break;
+        }
+
+        if (s->out_last - s->out_pos > NGX_MAIL_POLICY_OUTPUT) {
+
+            /* a client that does not read is not read from */
+
+            s->paused = 1;
+            break;
+        }
+
+        switch (s->reading) {
+
+        case NGX_MAIL_POLICY_READ_COMMAND:
+        case NGX_MAIL_POLICY_READ_AUTH:
+            rc = ngx_mail_policy_session_line(s);
+            break;
+
+        case NGX_MAIL_POLICY_READ_BODY:
+            rc = ngx_mail_policy_body_read(s);
+            break;
+
+        default:
+            rc = NGX_AGAIN;
+        }
+
+        if (rc == NGX_DONE) {
+            return;
+        }
+
+    } while (rc == NGX_OK);
+
+    ngx_mail_policy_session_wait(s);
+}
+
+
+/* NGX_OK: a line was dealt with, or more has come; NGX_AGAIN; NGX_DONE */
+
+static ngx_int_t
+ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
+{
+    int          rc;
+    size_t       consumed, max;
+    ngx_int_t    n;
+    ngx_uint_t   wait;
+    mpol_str_t   str;
+    mpol_line_t  line;
+
+    max = ngx_mail_policy_session_line_max(s);
+    line = s->line;
+
+    rc = mpol_line_next(&line, s->in + s->in_pos, s->in_last - s->in_pos, max,
+                        &consumed, &str);
+
+    if (rc == MPOL_AGAIN) {
+        s->line = line;
+        s->in_pos += consumed;
+
+        if (line.dropped > NGX_MAIL_POLICY_DROPPED) {
+            ngx_mail_policy_session_close(s, "421 4.7.0 Line too long");
+            return NGX_DONE;
+        }
+
+        return ngx_mail_policy_session_recv(s, max);
+    }
+
+    if (rc == MPOL_OK && s->reading == NGX_MAIL_POLICY_READ_COMMAND) {
+        wait = 0;
+        n = ngx_mail_policy_session_command(s, &str, &wait);
+
+        if (wait) {
+
+            /* not yet: it is read again when the replies due are out */
+
+            return NGX_AGAIN;
+        }
+
+    } else if (!ngx_queue_empty(&s->dues)) {
+        return NGX_AGAIN;
+
+    } else if (rc == MPOL_OK) {
+        n = ngx_mail_policy_auth_response(s, (u_char *) str.data, str.len);
+
+    } else {
+        n = ngx_mail_policy_session_fault(s, rc);
+    }
+
+    if (n == NGX_DONE) {
+        return NGX_DONE;
+    }
+
+    s->line = line;
+    s->in_pos += consumed;
+
+    if (s->connection->read->timer_set) {
+        ngx_del_timer(s->connection->read);
+    }
+
+    return n;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
+    mpol_str_t *line, ngx_uint_t *wait)
+{
+    ngx_int_t                   rc;
+    mpol_command_t              cmd;
+    ngx_mail_ssl_conf_t        *sslcf;
+    ngx_mail_policy_command_t  *command;
+
+    mpol_command_parse(line->data, line->len, &cmd);
+
+    for (command = ngx_mail_policy_commands;
+         command->verb != MPOL_CMD_UNKNOWN && command->verb != cmd.verb;
+         command++)
+    {
+        /* void */
+    }
+
+    if (!command->pipelined && !ngx_queue_empty(&s->dues)) {
+        *wait = 1;
+        return NGX_AGAIN;
+    }
+
+    s->connection->idle = 0;
+
+    if (!command->clear && !ngx_mail_policy_session_tls(s)) {
+        sslcf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_ssl_module);
+
+        if (sslcf->starttls == NGX_MAIL_STARTTLS_ONLY) {
+            ngx_mail_policy_session_error(s,
+                            "530 5.7.0 Must issue a STARTTLS command first");
+            return s->closing ? NGX_AGAIN : NGX_OK;
+        }
+    }
+
+    rc = command->check ? command->check(s, &cmd) : NGX_OK;
+
+    if (rc == NGX_DECLINED) {
+        return NGX_OK;
+    }
+
+    return command->proceed(s, &cmd);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault)
+{
+    s->connection->idle = 0;
+
+    if (s->reading == NGX_MAIL_POLICY_READ_AUTH) {
+        s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+    }
+
+    switch (fault) {
+
+    case MPOL_LINE_BARE_LF:
+        ngx_mail_policy_session_error(s,
+                                  "500 5.5.2 Lines must end in <CR><LF>");
+        break;
+
+    case MPOL_LINE_CONTROL:
+        ngx_mail_policy_session_error(s,
+                              "501 5.5.2 Control characters not allowed");
+        break;
+
+    default:
+        ngx_mail_policy_session_error(s, "500 5.5.2 Line too long");
+    }
+
+    return NGX_OK;
+}
+
+
+static size_t
+ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s)
+{
+    if (s->reading == NGX_MAIL_POLICY_READ_AUTH
+        || (s->in_last - s->in_pos >= 5
+            && ngx_strncasecmp(s->in + s->in_pos, (u_char *) "AUTH ", 5) == 0))
+    {
+        return NGX_MAIL_POLICY_AUTH_LINE;
+    }
+
+    return NGX_MAIL_POLICY_LINE;
+}
+
+
+ngx_int_t
+ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s, size_t size)
+{
+    ssize_t            n;
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    if (!c->read->ready) {
+        return NGX_AGAIN;
+    }
+
+    if (ngx_mail_policy_session_input(s, size) != NGX_OK) {
+        ngx_mail_policy_session_finalize(s);
+        return NGX_DONE;
+    }
+
+    n = c->recv(c, s->in + s->in_last, s->in_size - s->in_last);
+
+    if (n == NGX_AGAIN) {
+        return NGX_AGAIN;
+    }
+
+    if (n == NGX_ERROR || n == 0) {
+        ngx_mail_policy_session_finalize(s);
+        return NGX_DONE;
+    }
+
+    s->in_last += n;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_session_input(ngx_mail_policy_session_t *s, size_t size)
+{
+    size_t                     len;
+    u_char                    *p;
+    ngx_mail_smtp_srv_conf_t  *sscf;
+
+    len = s->in_last - s->in_pos;
+
+    if (s->in_size < size || s->in == NULL) {
+        sscf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_smtp_module);
+
+        size = ngx_max(size, sscf->client_buffer_size);
+        size = ngx_max(size, NGX_MAIL_POLICY_LINE);
+
+        p = ngx_alloc(size, s->connection->log);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (s->in) {
+            ngx_memcpy(p, s->in + s->in_pos, len);
+            ngx_explicit_memzero(s->in, s->in_size);
+            ngx_free(s->in);
+        }
+
+        s->in = p;
+        s->in_size = size;
+
+    } else if (s->in_pos) {
+        ngx_memmove(s->in, s->in + s->in_pos, len);
+    }
+
+    s->in_pos = 0;
+    s->in_last = len;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s)
+{
+    if (s->in) {
+        ngx_explicit_memzero(s->in, s->in_size);
+        ngx_free(s->in);
+    }
+
+    s->in = NULL;
+    s->in_size = 0;
+    s->in_pos = 0;
+    s->in_last = 0;
+}
+
+
+/* what is awaited now, and for how long */
+
+static void
+ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
+{
+    ngx_uint_t         owed;
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    owed = !s->closing && !s->starttls && ngx_queue_empty(&s->dues)
+           && s->reading != NGX_MAIL_POLICY_READ_NOTHING
+           && !s->paused && !(s->transaction && s->transaction->ready);
+
+    if (owed && s->reading == NGX_MAIL_POLICY_READ_COMMAND) {
+
+        if (ngx_exiting) {
+            ngx_mail_policy_session_close(s,
+                                          "421 4.3.2 Service shutting down");
+            return;
+        }
+
+        c->idle = 1;
+        c->log->action = "waiting for a command";
+
+    } else {
+        c->idle = 0;
+    }
+
+    if (s->in_pos == s->in_last && s->reading != NGX_MAIL_POLICY_READ_BODY) {
+
+        /* between commands a session holds no buffer, and no password */
+
+        ngx_mail_policy_session_input_free(s);
+    }
+
+    if (!owed) {
+        if (c->read->timer_set) {
+            ngx_del_timer(c->read);
+        }
+
+    } else if (!c->read->timer_set) {
+        ngx_add_timer(c->read, s->core->timeout);
+    }
+
+    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+        ngx_mail_policy_session_finalize(s);
+    }
+}
+
+
+static void
+ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s)
+{
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT, "client timed out");
+    c->timedout = 1;
+
+    if (s->closing || s->reading == NGX_MAIL_POLICY_READ_BODY) {
+        ngx_mail_policy_session_finalize(s);
+        return;
+    }
+
+    ngx_mail_policy_session_close(s, "421 4.4.2 Timeout, closing connection");
+}
+
+
+void
+ngx_mail_policy_session_error(ngx_mail_policy_session_t *s, const char *reply)
+{
+    ngx_mail_policy_reply(s, "%s", reply);
+
+    if (++s->errors >= s->core->max_errors) {
+        ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                      "client made too many errors");
+
+        ngx_mail_policy_session_close(s, "421 4.7.0 Too many errors");
+    }
+}
+
+
+void
+ngx_mail_policy_session_close(ngx_mail_policy_session_t *s, const char *reply)
+{
+    if (s->closing) {
+        return;
+    }
+
+    ngx_mail_policy_reply(s, "%s", reply);
+
+    s->closing = 1;
+    s->connection->idle = 0;
+    s->reading = NGX_MAIL_POLICY_READ_NOTHING;
+
+    ngx_mail_policy_session_release(s);
+
+    if (s->connection->read->timer_set) {
+        ngx_del_timer(s->connection->read);
+    }
+
+    ngx_post_event(s->connection->write, &ngx_posted_events);
+}
+
+
+void
+ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
+{
+    if (s->transaction) {
+        ngx_mail_policy_transaction_finalize(s->transaction,
+                                             NGX_MAIL_POLICY_ABORTED);
+    }
+
+    /* what the relay was told of the client may be true no more */
+
+    if (s->relay) {
+        ngx_mail_policy_relay_quit(s->relay);
+        s->relay = NULL;
+    }
+
+    s->greeted = 0;
+    s->esmtp = 0;
+    ngx_str_null(&s->envelope.helo);
+    ngx_str_set(&s->envelope.protocol, "SMTP");
+}
+
+
+/* cancels all that the session waits for and holds, but the connection */
+
+static void
+ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
+{
+    if (s->auth) {
+        ngx_mail_policy_auth_cancel(s->auth);
+        s->auth = NULL;
+    }
+
+    ngx_queue_init(&s->dues);
+
+    if (s->transaction) {
+        ngx_mail_policy_transaction_finalize(s->transaction,
+                                             NGX_MAIL_POLICY_ABORTED);
+    }
+
+    if (s->relay) {
+        ngx_mail_policy_relay_quit(s->relay);
+        s->relay = NULL;
+    }
+}
+
+
+void
+ngx_mail_policy_session_finalize(ngx_mail_policy_session_t *s)
+{
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    ngx_mail_policy_session_cleanup(s);
+
+    ngx_mail_close_connection(c);
+}
+
+
+static void
+ngx_mail_policy_session_cleanup(void *data)
+{
+    ngx_mail_policy_session_t  *s = data;
+
+    if (s->finalized) {
+        return;
+    }
+
+    s->finalized = 1;
+
+    ngx_mail_policy_session_release(s);
+    ngx_mail_policy_session_input_free(s);
+    ngx_mail_policy_output_free(s);
+}

@@ -1,0 +1,315 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The SMTP front door's objects: the session (one client connection) and its
+ * transaction (MAIL to end of data).
+ */
+
+
+#ifndef NGX_MAIL_POLICY_SESSION_H
+#define NGX_MAIL_POLICY_SESSION_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "mpol_body.h"
+#include "mpol_command.h"
+#include "mpol_line.h"
+#include "ngx_mail_policy_auth.h"
+#include "ngx_mail_policy_check.h"
+#include "ngx_mail_policy_conf.h"
+#include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_log.h"
+#include "ngx_mail_policy_relay.h"
+
+
+/* RFC 5321, section 4.5.3.1.4, and RFC 4954, section 4 */
+#define NGX_MAIL_POLICY_LINE       2048
+#define NGX_MAIL_POLICY_AUTH_LINE  (12288 + sizeof("AUTH SCRAM-SHA-256-PLUS "))
+#define NGX_MAIL_POLICY_BODY       32768
+#define NGX_MAIL_POLICY_DROPPED    65536    /* of a line; then 421 */
+#define NGX_MAIL_POLICY_OUTPUT     16384    /* replies not taken; then wait */
+
+
+/* what the next octets of the client are */
+typedef enum {
+    NGX_MAIL_POLICY_READ_COMMAND = 0,
+    NGX_MAIL_POLICY_READ_AUTH,              /* a response to a 334 */
+    NGX_MAIL_POLICY_READ_BODY,
+    NGX_MAIL_POLICY_READ_NOTHING            /* an answer is awaited first */
+} ngx_mail_policy_read_e;
+
+
+typedef enum {
+    NGX_MAIL_POLICY_RCPT_NEW = 0,           /* waits for its check */
+    NGX_MAIL_POLICY_RCPT_CHECKING,          /* at the store */
+    NGX_MAIL_POLICY_RCPT_PASSED,            /* waits for the relay */
+    NGX_MAIL_POLICY_RCPT_RELAYING,          /* at the relay */
+    NGX_MAIL_POLICY_RCPT_ACCEPTED,
+    NGX_MAIL_POLICY_RCPT_REFUSED
+} ngx_mail_policy_rcpt_e;
+
+
+typedef struct ngx_mail_policy_session_s      ngx_mail_policy_session_t;
+typedef struct ngx_mail_policy_transaction_s  ngx_mail_policy_transaction_t;
+
+
+/* a reply that is due to the client, in the order of the commands */
+typedef struct {
+    ngx_queue_t                     queue;
+    ngx_str_t                       text;   /* "250 2.1.0 Ok"; no CRLF */
+    unsigned                        done:1;
+} ngx_mail_policy_due_t;
+
+
+typedef struct {
+    ngx_mail_policy_due_t           due;
+    ngx_queue_t                     queue;  /* among the recipients */
+    ngx_mail_policy_transaction_t  *transaction;
+    ngx_mail_policy_rcpt_e          state;
+    ngx_str_t                       address;
+    ngx_str_t                       domain;
+    ngx_mail_policy_check_t         check;
+} ngx_mail_policy_rcpt_t;
+
+
+struct ngx_mail_policy_transaction_s {
+    ngx_pool_t                     *pool;
+    ngx_mail_policy_session_t      *session;
+
+    ngx_mail_policy_due_t           due;    /* the reply to MAIL */
+    ngx_mail_policy_check_t         check;
+    ngx_mail_policy_relay_mail_t    mail;
+    ngx_queue_t                     rcpts;
+    ngx_uint_t                      nrcpts; /* seen, whatever became of them */
+    ngx_array_t                     charged;
+
+    ngx_mail_policy_upstream_t     *upstream;
+    uint64_t                        tried;  /* peers of it */
+
+    mpol_body_t                     body;
+    size_t                          ready;     /* of the input: to the relay */
+    size_t                          consumed;  /* of the input: done with */
+
+    ngx_mail_policy_record_t        record;
+
+    ngx_mail_policy_verdict_t      *verdict;  /* the last that refused */
+
+    unsigned                        lazy:1;   /* relay chosen at first RCPT */
+    unsigned                        mail_checked:1;   /* by the limits */
+    unsigned                        mail_asked:1;     /* of the relay */
+    unsigned                        mail_relayed:1;   /* it said 2xx */
+    unsigned                        mail_answered:1;  /* to the client */
+    unsigned                        relay_told:1;  /* the client knows an
+                                                      answer of the relay */
+    unsigned                        relay_lost:1;
+    unsigned                        data:1;   /* the relay was told DATA */
+    unsigned                        end:1;    /* the client's final dot came */
+    unsigned                        dot:1;    /* the relay has its dot, and
+                                                 has not answered */
+    unsigned                        failed:1; /* the body is swallowed */
+};
+
+
+struct ngx_mail_policy_session_s {
+    ngx_mail_session_t             *mail;   /* nginx's */
+    ngx_connection_t               *connection;
+    ngx_mail_policy_main_conf_t    *main_conf;
+    ngx_mail_policy_srv_conf_t     *conf;
+    ngx_mail_core_srv_conf_t       *core;
+
+    ngx_mail_policy_envelope_t      envelope;
+    ngx_mail_policy_read_e          reading;
+
+    mpol_line_t                     line;
+    u_char                         *in;     /* on the heap; NULL when idle */
+    size_t                          in_size;
+    size_t                          in_pos;
+    size_t                          in_last;
+
+    u_char                         *out;    /* on the heap; NULL when empty */
+    size_t                          out_size;
+    size_t                          out_pos;
+    size_t                          out_last;
+
+    ngx_queue_t                     dues;
+    ngx_pool_t                     *pool;   /* HELO, login: the connection's */
+
+    ngx_mail_policy_transaction_t  *transaction;
+    ngx_mail_policy_relay_t        *relay;
+    ngx_mail_policy_upstream_t     *relay_upstream;
+    ngx_uint_t                      relay_reused;
+
+    ngx_mail_policy_auth_t         *auth;
+    ngx_uint_t                      auth_state;
+    ngx_str_t                       auth_method;
+    ngx_str_t                       auth_login;
+    ngx_uint_t                      transactions;
+    ngx_uint_t                      errors;
+
+    u_char                          helo[256];
+    u_char                          login[256];
+
+    unsigned                        greeted:1;
+    unsigned                        esmtp:1;
+    unsigned                        starttls:1;    /* after the 220 is out */
+    unsigned                        closing:1;     /* after the output */
+    unsigned                        paused:1;      /* until output is out */
+    unsigned                        finalized:1;
+};
+
+
+typedef struct {
+    mpol_verb_e     verb;
+
+    /*
+     * Sequence, permission and syntax, synchronously.  NGX_OK: go on with
+     * proceed; NGX_DECLINED: a reply was given.  NULL: nothing to check.
+     */
+    ngx_int_t     (*check)(ngx_mail_policy_session_t *s, mpol_command_t *cmd);
+
+    /*
+     * NGX_OK: the next command may be read; NGX_AGAIN: an answer is awaited
+     * (reading says of what); NGX_DONE: the session is gone or handed over.
+     */
+    ngx_int_t     (*proceed)(ngx_mail_policy_session_t *s,
+                             mpol_command_t *cmd);
+
+    unsigned        pipelined:1;    /* may start while replies are due */
+    unsigned        clear:1;        /* allowed before STARTTLS where that is
+                                       required, RFC 3207 section 4 */
+} ngx_mail_policy_command_t;
+
+
+/* session: life */
+
+void ngx_mail_policy_session_read_handler(ngx_event_t *rev);
+void ngx_mail_policy_session_write_handler(ngx_event_t *wev);
+
+/* goes on with what the client has sent; not from within a command */
+void ngx_mail_policy_session_resume(ngx_mail_policy_session_t *s);
+
+/* ends everything of the session and closes it; the only way out */
+void ngx_mail_policy_session_finalize(ngx_mail_policy_session_t *s);
+
+/* replies with 421 and closes when that is out */
+void ngx_mail_policy_session_close(ngx_mail_policy_session_t *s,
+    const char *reply);
+
+/* an error of the client's: counted, the last one ends the session */
+void ngx_mail_policy_session_error(ngx_mail_policy_session_t *s,
+    const char *reply);
+
+/* 1 if TLS is on */
+#define ngx_mail_policy_session_tls(s)  ((s)->connection->ssl != NULL)
+
+/* reads on: NGX_OK more is there, NGX_AGAIN, NGX_DONE: the session is gone */
+ngx_int_t ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s,
+    size_t size);
+
+/* octets [in_pos, in_last) of the client, with room for size in all */
+ngx_int_t ngx_mail_policy_session_input(ngx_mail_policy_session_t *s,
+    size_t size);
+
+
+/* output: replies, in order, one write a loop turn */
+
+void ngx_mail_policy_reply(ngx_mail_policy_session_t *s, const char *fmt, ...);
+void ngx_mail_policy_due_add(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_due_t *due);
+void ngx_mail_policy_due_done(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_due_t *due, ngx_str_t *text);
+void ngx_mail_policy_output_free(ngx_mail_policy_session_t *s);
+ngx_int_t ngx_mail_policy_output_flush(ngx_mail_policy_session_t *s);
+
+
+/* commands */
+
+extern ngx_mail_policy_command_t  ngx_mail_policy_commands[];
+
+ngx_int_t ngx_mail_policy_cmd_helo(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_rset(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_noop(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_vrfy(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_quit(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_starttls_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_starttls(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_auth_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_mail_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_rcpt_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_data_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_data(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+
+/* forgets the greeting and what hangs on it: EHLO, STARTTLS */
+void ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s);
+
+/* octets have come: a response to 334, a piece of body */
+ngx_int_t ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s,
+    u_char *data, size_t len);
+ngx_int_t ngx_mail_policy_body_read(ngx_mail_policy_session_t *s);
+
+/* which of PLAIN and LOGIN may be used now; a mask of NGX_MAIL_AUTH_... */
+ngx_uint_t ngx_mail_policy_auth_methods(ngx_mail_policy_session_t *s);
+
+
+/* the transaction */
+
+ngx_mail_policy_transaction_t *ngx_mail_policy_transaction_create(
+    ngx_mail_policy_session_t *s);
+
+/*
+ * Ends it: charges stand or are given back, the relay forgets it, one line
+ * is logged, the memory goes.
+ */
+void ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_outcome_e outcome);
+
+/* MAIL, a recipient, DATA: on their way to store and relay */
+void ngx_mail_policy_transaction_mail(ngx_mail_policy_transaction_t *t);
+void ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt);
+ngx_int_t ngx_mail_policy_transaction_data(ngx_mail_policy_transaction_t *t);
+
+/* the group that "proxy_pass" names for the envelope; NULL: none such */
+ngx_mail_policy_upstream_t *ngx_mail_policy_transaction_route(
+    ngx_mail_policy_transaction_t *t);
+
+/* the body: what its relay says, and what becomes of DATA */
+void ngx_mail_policy_body_begin(ngx_mail_policy_transaction_t *t);
+void ngx_mail_policy_body_refused(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t status, ngx_str_t *text);
+void ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_relay_stage_e stage, mpol_reply_t *reply);
+void ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t);
+
+/* a relay's reply as text for the client, on the transaction's pool */
+ngx_int_t ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t code, mpol_reply_t *reply, const char *status, ngx_str_t *text);
+
+
+#endif /* NGX_MAIL_POLICY_SESSION_H */
