@@ -42,7 +42,7 @@ mpol_rate_parse(const uint8_t *p, size_t len, unsigned flags,
     mpol_rate_t *rate)
 {
     int                     rc;
-    mpol_rate_t             r;
+    mpol_rate_t             r = { MPOL_RATE_NONE, 0, 0, 0 };
     mpol_rate_text_t        t;
 
     static const mpol_rate_t  unlimited = { MPOL_RATE_UNLIMITED, 0, 0, 0 };

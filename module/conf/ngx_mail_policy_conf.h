@@ -1,0 +1,95 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The configuration as the rest of the module reads it.
+ */
+
+
+#ifndef NGX_MAIL_POLICY_CONF_H
+#define NGX_MAIL_POLICY_CONF_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+#include <ngx_mail_ssl_module.h>
+#include <ngx_mail_smtp_module.h>
+
+#include "ngx_mail_policy_auth.h"
+#include "ngx_mail_policy_store.h"
+#include "ngx_mail_policy_upstream.h"
+#include "ngx_mail_policy_value.h"
+
+
+/* policy_limit */
+typedef struct {
+    ngx_str_t                     name;
+    ngx_mail_policy_value_t       key;
+    mpol_rate_t                   rates[NGX_MAIL_POLICY_UNITS];
+    unsigned                      reject:1;     /* on_exceed=reject */
+
+    u_char                       *file;         /* where it was defined */
+    ngx_uint_t                    line;
+} ngx_mail_policy_limit_t;
+
+
+typedef struct {
+    ngx_mail_policy_store_t      *store;
+    ngx_array_t                   upstreams;    /* ..._upstream_t * */
+    ngx_array_t                   maps;         /* conf/'s own */
+    ngx_array_t                   values;       /* compiled, to be resolved */
+    void                         *auth_http;    /* our stand-in for a server
+                                                   that needs none, or NULL */
+    unsigned                      used:1;       /* a server has "policy on" */
+} ngx_mail_policy_main_conf_t;
+
+
+typedef struct {
+    ngx_flag_t                    policy;
+
+    ngx_mail_policy_auth_conf_t  *auth;         /* policy_auth */
+    ngx_flag_t                    auth_plaintext;
+
+    ngx_array_t                  *limits;       /* ..._limit_t, or NULL */
+
+    ngx_mail_policy_upstream_t   *upstream;     /* proxy_pass without ... */
+    ngx_mail_policy_value_t      *route;        /* ... and with variables */
+
+    ngx_msec_t                    connect_timeout;
+    ngx_msec_t                    final_timeout;
+
+    size_t                        message_size; /* 0: no limit */
+    ngx_uint_t                    max_recipients;
+
+    ngx_open_file_t              *access_log;   /* NULL: off */
+    ngx_uint_t                    access_log_set;
+
+    /* of stock directives */
+
+    ngx_flag_t                    xclient;
+    ngx_msec_t                    proxy_timeout; /* a relay's reply */
+    ngx_uint_t                    extensions;    /* MPOL_EXT_...: offered */
+    unsigned                      pipelining:1;
+    unsigned                      enhanced:1;
+
+    /* the protocol that was there before ours */
+
+    ngx_mail_protocol_t          *stock;
+
+    /* conf/'s own: proxy_pass, until all groups are known */
+
+    ngx_str_t                     relay;
+    u_char                       *file;
+    ngx_uint_t                    line;
+} ngx_mail_policy_srv_conf_t;
+
+
+extern ngx_module_t  ngx_mail_policy_module;
+
+
+#endif /* NGX_MAIL_POLICY_CONF_H */

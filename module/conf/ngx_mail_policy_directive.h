@@ -1,0 +1,114 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * What the files of conf/ share among themselves.  Nobody else includes it.
+ */
+
+
+#ifndef NGX_MAIL_POLICY_DIRECTIVE_H
+#define NGX_MAIL_POLICY_DIRECTIVE_H
+
+
+#include "ngx_mail_policy_conf.h"
+
+
+typedef struct ngx_mail_policy_variable_s  ngx_mail_policy_variable_t;
+typedef struct ngx_mail_policy_map_s       ngx_mail_policy_map_t;
+
+typedef ngx_int_t (*ngx_mail_policy_variable_pt)(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
+
+
+/* a variable that needs no definition */
+struct ngx_mail_policy_variable_s {
+    ngx_str_t                     name;
+    ngx_mail_policy_variable_pt   handler;
+    uintptr_t                     data;
+    ngx_uint_t                    phase;
+};
+
+
+/* a piece of a value: a literal, or one of the two kinds of variables */
+typedef struct {
+    ngx_str_t                     text;     /* the literal, or the name */
+    ngx_mail_policy_variable_t   *variable;
+    ngx_mail_policy_map_t        *map;
+    unsigned                      named:1;  /* text is a variable's name */
+} ngx_mail_policy_part_t;
+
+
+struct ngx_mail_policy_map_s {
+    ngx_str_t                     name;
+    ngx_mail_policy_value_t       source;
+    ngx_mail_policy_value_t      *fallback; /* "default", or NULL: empty */
+    ngx_hash_t                    hash;     /* ..._value_t *, by lower case */
+    ngx_array_t                   results;  /* ..._value_t *, of all */
+    ngx_uint_t                    phase;
+    u_char                       *file;
+    ngx_uint_t                    line;
+    unsigned                      entered:1;
+    unsigned                      resolved:1;
+};
+
+
+/* a variable by name, without "$"; NULL if there is none */
+ngx_mail_policy_variable_t *ngx_mail_policy_variable_find(ngx_str_t *name);
+ngx_mail_policy_map_t *ngx_mail_policy_map_find(ngx_array_t *maps,
+    ngx_str_t *name);
+
+ngx_int_t ngx_mail_policy_map_eval(ngx_pool_t *pool,
+    ngx_mail_policy_map_t *map, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out);
+
+/*
+ * Follows a map through its source and its results: sets its phase, and
+ * refuses one that leads back to itself.
+ */
+ngx_int_t ngx_mail_policy_map_resolve(ngx_conf_t *cf,
+    ngx_mail_policy_map_t *map);
+
+/* makes the array in which compiled values wait for their variables */
+ngx_int_t ngx_mail_policy_value_init(ngx_conf_t *cf, ngx_array_t *values);
+
+/*
+ * Values lie in arrays that move while they grow, so resolving leaves their
+ * phases to whoever holds them: sets value->phase, once all is resolved.
+ */
+void ngx_mail_policy_value_phase(ngx_mail_policy_value_t *value);
+
+/* 1 if a variable stands in text */
+ngx_uint_t ngx_mail_policy_value_variables(ngx_str_t *text);
+
+/* the groups that a route can name are made known; errors are logged */
+ngx_int_t ngx_mail_policy_route_check(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf, ngx_mail_policy_value_t *route);
+
+
+/* the directive "policy_limit", and the checks that need all of mail{} */
+char *ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_mail_policy_limit_init(ngx_conf_t *cf, ngx_array_t *limits,
+    ngx_mail_policy_store_t *store);
+
+
+/*
+ * Stock directives.
+ *
+ * nginx asks for "auth_http" in every mail server.  auth_http() sets one
+ * that nobody will ask, where the context of cf has none; auth_http_check()
+ * refuses a server without policy that would inherit it.
+ */
+ngx_int_t ngx_mail_policy_stock_auth_http(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf);
+ngx_int_t ngx_mail_policy_stock_auth_http_check(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf);
+
+/* what a server with policy takes over of them; after their merge */
+ngx_int_t ngx_mail_policy_stock_merge(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf);
+
+
+#endif /* NGX_MAIL_POLICY_DIRECTIVE_H */

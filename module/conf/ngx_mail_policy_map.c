@@ -1,0 +1,519 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * map $source $name { key value; ... }
+ *
+ * Keys are whole strings and are found in a hash, letters in any case.  A
+ * result is a value itself.  No events arrive here.
+ */
+
+
+#include "ngx_mail_policy_directive.h"
+
+
+/* of one block, while it is read */
+typedef struct {
+    ngx_mail_policy_map_t        *map;
+    ngx_hash_keys_arrays_t        keys;
+    size_t                        longest;
+} ngx_mail_policy_map_block_t;
+
+
+static ngx_mail_policy_map_t *ngx_mail_policy_map_create(ngx_conf_t *cf);
+static char *ngx_mail_policy_map_entry(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_mail_policy_map_word(ngx_conf_t *cf,
+    ngx_mail_policy_map_block_t *block);
+static ngx_mail_policy_value_t *ngx_mail_policy_map_result(ngx_conf_t *cf,
+    ngx_mail_policy_map_t *map, ngx_str_t *text);
+static char *ngx_mail_policy_map_key(ngx_conf_t *cf,
+    ngx_mail_policy_map_block_t *block, ngx_str_t *key,
+    ngx_mail_policy_value_t *result);
+static ngx_int_t ngx_mail_policy_map_hash(ngx_conf_t *cf,
+    ngx_mail_policy_map_block_t *block);
+static ngx_int_t ngx_mail_policy_map_follow(ngx_conf_t *cf,
+    ngx_mail_policy_map_t *map, ngx_mail_policy_value_t *value);
+
+
+char *
+ngx_mail_policy_map(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char                         *rv;
+    ngx_int_t                     rc;
+    ngx_conf_t                    save;
+    ngx_pool_t                   *pool;
+    ngx_mail_policy_map_block_t   block;
+
+    ngx_memzero(&block, sizeof(ngx_mail_policy_map_block_t));
+
+    block.map = ngx_mail_policy_map_create(cf);
+    if (block.map == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    pool = ngx_create_pool(NGX_DEFAULT_POOL_SIZE, cf->log);
+    if (pool == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    block.keys.pool = cf->pool;
+    block.keys.temp_pool = pool;
+
+    if (ngx_hash_keys_array_init(&block.keys, NGX_HASH_LARGE) != NGX_OK) {
+        ngx_destroy_pool(pool);
+        return NGX_CONF_ERROR;
+    }
+
+    save = *cf;
+    cf->handler = ngx_mail_policy_map_entry;
+    cf->handler_conf = (char *) &block;
+
+    rv = ngx_conf_parse(cf, NULL);
+
+    *cf = save;
+
+    rc = NGX_OK;
+
+    if (rv == NGX_CONF_OK) {
+        rc = ngx_mail_policy_map_hash(cf, &block);
+    }
+
+    ngx_destroy_pool(pool);
+
+    return (rc == NGX_OK) ? rv : NGX_CONF_ERROR;
+}
+
+
+static ngx_mail_policy_map_t *
+ngx_mail_policy_map_create(ngx_conf_t *cf)
+{
+    ngx_str_t                    *value, name;
+    ngx_mail_policy_map_t        *map, **mapp;
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+
+    value = cf->args->elts;
+
+    if (value[2].len < 2 || value[2].data[0] != '$') {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid variable name \"%V\"", &value[2]);
+        return NULL;
+    }
+
+    name.len = value[2].len - 1;
+    name.data = value[2].data + 1;
+
+    if (ngx_mail_policy_variable_find(&name)
+        || ngx_mail_policy_map_find(&mcf->maps, &name))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate \"%V\" variable", &name);
+        return NULL;
+    }
+
+    map = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_map_t));
+    if (map == NULL) {
+        return NULL;
+    }
+
+    map->name = name;
+    map->file = cf->conf_file->file.name.data;
+    map->line = cf->conf_file->line;
+
+    if (ngx_array_init(&map->results, cf->pool, 4,
+                       sizeof(ngx_mail_policy_value_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    if (ngx_mail_policy_value_compile(cf, &value[1], &map->source)
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    mapp = ngx_array_push(&mcf->maps);
+    if (mapp == NULL) {
+        return NULL;
+    }
+
+    *mapp = map;
+
+    return map;
+}
+
+
+/* one line of the block */
+
+static char *
+ngx_mail_policy_map_entry(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_map_block_t  *block = conf;
+
+    ngx_str_t                    *value;
+    ngx_mail_policy_value_t      *result;
+
+    if (cf->args->nelts == 1) {
+        return ngx_mail_policy_map_word(cf, block);
+    }
+
+    if (cf->args->nelts != 2) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid number of the map parameters");
+        return NGX_CONF_ERROR;
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[0].data, "include") == 0) {
+        return ngx_conf_include(cf, cmd, conf);
+    }
+
+    if (value[0].len && value[0].data[0] == '~') {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "regular expression \"%V\" in a map is not "
+                           "supported by this version", &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    result = ngx_mail_policy_map_result(cf, block->map, &value[1]);
+    if (result == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_strcmp(value[0].data, "default") != 0) {
+        return ngx_mail_policy_map_key(cf, block, &value[0], result);
+    }
+
+    if (block->map->fallback) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate default map parameter");
+        return NGX_CONF_ERROR;
+    }
+
+    block->map->fallback = result;
+
+    return NGX_CONF_OK;
+}
+
+
+/* a map is evaluated for each use anyway, so "volatile" changes nothing */
+
+static char *
+ngx_mail_policy_map_word(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
+{
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[0].data, "volatile") == 0) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[0].data, "hostnames") == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"hostnames\" in a map is not supported by "
+                           "this version");
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid number of the map parameters");
+    return NGX_CONF_ERROR;
+}
+
+
+/* many keys have the same few results, so a text is compiled once */
+
+static ngx_mail_policy_value_t *
+ngx_mail_policy_map_result(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
+    ngx_str_t *text)
+{
+    ngx_uint_t                 i, n;
+    ngx_mail_policy_value_t   *result, **results;
+
+    results = map->results.elts;
+    n = ngx_min(map->results.nelts, 64);
+
+    for (i = 0; i < n; i++) {
+        if (results[i]->text.len == text->len
+            && ngx_memcmp(results[i]->text.data, text->data, text->len) == 0)
+        {
+            return results[i];
+        }
+    }
+
+    result = ngx_palloc(cf->pool, sizeof(ngx_mail_policy_value_t));
+    if (result == NULL) {
+        return NULL;
+    }
+
+    if (ngx_mail_policy_value_compile(cf, text, result) != NGX_OK) {
+        return NULL;
+    }
+
+    results = ngx_array_push(&map->results);
+    if (results == NULL) {
+        return NULL;
+    }
+
+    *results = result;
+
+    return result;
+}
+
+
+static char *
+ngx_mail_policy_map_key(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block,
+    ngx_str_t *key, ngx_mail_policy_value_t *result)
+{
+    ngx_int_t  rc;
+
+    /* "\default" is the string, not the word */
+
+    if (key->len && key->data[0] == '\\') {
+        key->len--;
+        key->data++;
+    }
+
+    block->longest = ngx_max(block->longest, key->len);
+
+    rc = ngx_hash_add_key(&block->keys, key, result, 0);
+
+    if (rc == NGX_BUSY) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "conflicting parameter \"%V\"", key);
+    }
+
+    return (rc == NGX_OK) ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+/* sizes follow from the keys, so that there is nothing to be tuned */
+
+static ngx_int_t
+ngx_mail_policy_map_hash(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
+{
+    size_t           size;
+    ngx_uint_t       n;
+    ngx_hash_init_t  hash;
+
+    n = block->keys.keys.nelts;
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    /* some of the largest elements and the bucket's end */
+
+    size = sizeof(ngx_hash_elt_t) + ngx_align(block->longest, sizeof(void *));
+    size = 4 * size + sizeof(void *);
+
+    ngx_memzero(&hash, sizeof(ngx_hash_init_t));
+
+    hash.hash = &block->map->hash;
+    hash.key = ngx_hash_key_lc;
+    hash.max_size = ngx_max(2048, 2 * n);
+    hash.bucket_size = ngx_align(size, ngx_cacheline_size);
+    hash.name = "map_hash";
+    hash.pool = cf->pool;
+
+    return ngx_hash_init(&hash, block->keys.keys.elts, n);
+}
+
+
+ngx_mail_policy_map_t *
+ngx_mail_policy_map_find(ngx_array_t *maps, ngx_str_t *name)
+{
+    ngx_uint_t               i;
+    ngx_mail_policy_map_t  **map;
+
+    map = maps->elts;
+
+    for (i = 0; i < maps->nelts; i++) {
+        if (map[i]->name.len == name->len
+            && ngx_strncasecmp(map[i]->name.data, name->data, name->len) == 0)
+        {
+            return map[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_int_t
+ngx_mail_policy_map_resolve(ngx_conf_t *cf, ngx_mail_policy_map_t *map)
+{
+    ngx_uint_t                 i;
+    ngx_mail_policy_value_t  **results;
+
+    if (map->resolved) {
+        return NGX_OK;
+    }
+
+    if (map->entered) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "map of \"%V\" variable leads back to itself in %s:%ui",
+                      &map->name, map->file, map->line);
+        return NGX_ERROR;
+    }
+
+    map->entered = 1;
+
+    if (ngx_mail_policy_map_follow(cf, map, &map->source) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    results = map->results.elts;
+
+    for (i = 0; i < map->results.nelts; i++) {
+        if (ngx_mail_policy_map_follow(cf, map, results[i]) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    map->resolved = 1;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_map_follow(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
+    ngx_mail_policy_value_t *value)
+{
+    ngx_uint_t               i;
+    ngx_mail_policy_part_t  *part;
+
+    if (value->parts == NULL) {
+        return NGX_OK;
+    }
+
+    part = value->parts->elts;
+
+    for (i = 0; i < value->parts->nelts; i++) {
+        if (part[i].map
+            && ngx_mail_policy_map_resolve(cf, part[i].map) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_mail_policy_value_phase(value);
+
+    map->phase = ngx_max(map->phase, value->phase);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_map_eval(ngx_pool_t *pool, ngx_mail_policy_map_t *map,
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
+{
+    u_char                   *low;
+    ngx_str_t                 source;
+    ngx_uint_t                key;
+    ngx_mail_policy_value_t  *result;
+
+    if (ngx_mail_policy_value_eval(pool, &map->source, envelope, &source)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    result = NULL;
+
+    if (map->hash.size) {
+        low = ngx_pnalloc(pool, source.len ? source.len : 1);
+        if (low == NULL) {
+            return NGX_ERROR;
+        }
+
+        key = ngx_hash_strlow(low, source.data, source.len);
+
+        result = ngx_hash_find(&map->hash, key, low, source.len);
+    }
+
+    if (result == NULL) {
+        result = map->fallback;
+    }
+
+    if (result == NULL) {
+        ngx_str_null(out);
+        return NGX_OK;
+    }
+
+    return ngx_mail_policy_value_eval(pool, result, envelope, out);
+}
+
+
+/*
+ * Where a route is nothing but a map, what the map gives are groups or
+ * addresses: a misspelled one is found now, and addresses become groups.
+ */
+
+ngx_int_t
+ngx_mail_policy_route_check(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf,
+    ngx_mail_policy_value_t *route)
+{
+    ngx_uint_t                 i;
+    ngx_conf_t                 at;
+    ngx_conf_file_t            file;
+    ngx_mail_policy_map_t     *map;
+    ngx_mail_policy_part_t    *part;
+    ngx_mail_policy_value_t  **results;
+
+    if (route->parts == NULL || route->parts->nelts != 1) {
+        return NGX_OK;
+    }
+
+    part = route->parts->elts;
+    map = part[0].map;
+
+    if (map == NULL) {
+        return NGX_OK;
+    }
+
+    /* what is wrong is to be told with the map's place */
+
+    file = *cf->conf_file;
+    file.file.name.data = map->file;
+    file.line = map->line;
+
+    at = *cf;
+    at.conf_file = &file;
+
+    results = map->results.elts;
+
+    for (i = 0; i < map->results.nelts; i++) {
+
+        if (results[i]->parts) {
+            if (ngx_mail_policy_route_check(cf, mcf, results[i]) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            continue;
+        }
+
+        if (results[i]->text.len == 0) {
+            continue;
+        }
+
+        if (ngx_mail_policy_upstream_add(&at, &mcf->upstreams,
+                                         &results[i]->text)
+            == NULL)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}

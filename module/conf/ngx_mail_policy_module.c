@@ -1,0 +1,702 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The module: its directives, what they mean together, and its place in
+ * nginx.
+ *
+ *     mail { parsed -> init_main_conf -> merge_srv_conf for each server }
+ *
+ * While directives are read, a name may mean something that comes behind it
+ * in the file, so names wait: variables until init_main_conf, groups of
+ * relays until merge_srv_conf.  A server with "policy on" gets a copy of the
+ * stock SMTP protocol in which our functions stand; any other server is left
+ * as it is.
+ *
+ * No events arrive here.  init_process and exit_process open and close what
+ * the store has in a worker.
+ */
+
+
+#include "ngx_mail_policy_directive.h"
+
+#include "ngx_mail_policy_smtp.h"
+
+
+extern ngx_module_t  ngx_mail_module;
+
+
+#define NGX_MAIL_POLICY_CONNECT_TIMEOUT  60000
+#define NGX_MAIL_POLICY_FINAL_TIMEOUT    600000
+#define NGX_MAIL_POLICY_MAX_RECIPIENTS   1000
+
+
+static void *ngx_mail_policy_create_main_conf(ngx_conf_t *cf);
+static char *ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf);
+static void *ngx_mail_policy_create_srv_conf(ngx_conf_t *cf);
+static char *ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static ngx_int_t ngx_mail_policy_merge_server(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf);
+static ngx_int_t ngx_mail_policy_merge_relay(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf);
+static ngx_int_t ngx_mail_policy_init_process(ngx_cycle_t *cycle);
+static void ngx_mail_policy_exit_process(ngx_cycle_t *cycle);
+static ngx_mail_policy_main_conf_t *ngx_mail_policy_cycle_conf(
+    ngx_cycle_t *cycle);
+
+static char *ngx_mail_policy(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *ngx_mail_policy_auth(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_mail_policy_time_post(ngx_conf_t *cf, void *post,
+    void *data);
+static char *ngx_mail_policy_final_time_post(ngx_conf_t *cf, void *post,
+    void *data);
+
+
+static ngx_conf_post_t  ngx_mail_policy_connect_timeout_post = {
+    ngx_mail_policy_time_post
+};
+
+
+static ngx_conf_post_t  ngx_mail_policy_final_timeout_post = {
+    ngx_mail_policy_final_time_post
+};
+
+
+static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
+    ngx_conf_check_num_bounds, 1, -1
+};
+
+
+static ngx_command_t  ngx_mail_policy_commands[] = {
+
+    { ngx_string("policy"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_mail_policy,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, policy),
+      NULL },
+
+    { ngx_string("policy_zone"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_zone,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_redis"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_redis,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_auth"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_auth,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_auth_plaintext"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, auth_plaintext),
+      NULL },
+
+    { ngx_string("policy_limit"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_limit,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_message_size"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, message_size),
+      NULL },
+
+    { ngx_string("policy_max_recipients"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, max_recipients),
+      &ngx_mail_policy_max_recipients_bounds },
+
+    { ngx_string("upstream"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
+      ngx_mail_policy_upstream,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("map"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE2,
+      ngx_mail_policy_map,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("proxy_pass"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_proxy_pass,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("proxy_connect_timeout"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, connect_timeout),
+      &ngx_mail_policy_connect_timeout_post },
+
+    { ngx_string("proxy_final_timeout"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, final_timeout),
+      &ngx_mail_policy_final_timeout_post },
+
+    { ngx_string("access_log"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_access_log,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_mail_module_t  ngx_mail_policy_module_ctx = {
+    NULL,                                  /* protocol */
+
+    ngx_mail_policy_create_main_conf,      /* create main configuration */
+    ngx_mail_policy_init_main_conf,        /* init main configuration */
+
+    ngx_mail_policy_create_srv_conf,       /* create server configuration */
+    ngx_mail_policy_merge_srv_conf         /* merge server configuration */
+};
+
+
+ngx_module_t  ngx_mail_policy_module = {
+    NGX_MODULE_V1,
+    &ngx_mail_policy_module_ctx,           /* module context */
+    ngx_mail_policy_commands,              /* module directives */
+    NGX_MAIL_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    ngx_mail_policy_init_process,          /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    ngx_mail_policy_exit_process,          /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static void *
+ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_main_conf_t));
+    if (mcf == NULL) {
+        return NULL;
+    }
+
+    mcf->store = ngx_mail_policy_store_create(cf);
+    if (mcf->store == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&mcf->upstreams, cf->pool, 4,
+                       sizeof(ngx_mail_policy_upstream_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    if (ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK) {
+        return NULL;
+    }
+
+    if (ngx_mail_policy_value_init(cf, &mcf->values) != NGX_OK) {
+        return NULL;
+    }
+
+    return mcf;
+}
+
+
+static char *
+ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
+{
+    ngx_mail_policy_main_conf_t  *mcf = conf;
+
+    ngx_uint_t                    s, i;
+    ngx_mail_conf_ctx_t          *ctx;
+    ngx_mail_core_srv_conf_t    **cscf;
+    ngx_mail_core_main_conf_t    *cmcf;
+    ngx_mail_policy_srv_conf_t   *main, *server;
+
+    if (ngx_mail_policy_value_resolve(cf, mcf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    /* servers are not merged yet */
+
+    ctx = cf->ctx;
+    i = ngx_mail_policy_module.ctx_index;
+    main = ctx->srv_conf[i];
+
+    cmcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_core_module);
+    cscf = cmcf->servers.elts;
+
+    for (s = 0; s < cmcf->servers.nelts; s++) {
+        server = cscf[s]->ctx->srv_conf[i];
+
+        if (server->policy == 1
+            || (server->policy == NGX_CONF_UNSET && main->policy == 1))
+        {
+            mcf->used = 1;
+        }
+    }
+
+    if (!mcf->used) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_mail_policy_store_init(cf, mcf->store) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static void *
+ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
+{
+    ngx_mail_policy_srv_conf_t  *conf;
+
+    conf = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_srv_conf_t));
+    if (conf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->auth = NULL;
+     *     conf->limits = NULL;
+     *     conf->upstream = NULL;
+     *     conf->route = NULL;
+     *     conf->relay = { 0, NULL };
+     *     conf->access_log = NULL;
+     *     conf->access_log_set = 0;
+     *     conf->stock = NULL;
+     */
+
+    conf->policy = NGX_CONF_UNSET;
+    conf->auth_plaintext = NGX_CONF_UNSET;
+    conf->connect_timeout = NGX_CONF_UNSET_MSEC;
+    conf->final_timeout = NGX_CONF_UNSET_MSEC;
+    conf->message_size = NGX_CONF_UNSET_SIZE;
+    conf->max_recipients = NGX_CONF_UNSET_UINT;
+
+    return conf;
+}
+
+
+static char *
+ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_mail_policy_srv_conf_t *prev = parent;
+    ngx_mail_policy_srv_conf_t *conf = child;
+
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    ngx_conf_merge_value(conf->policy, prev->policy, 0);
+    ngx_conf_merge_value(conf->auth_plaintext, prev->auth_plaintext, 0);
+    ngx_conf_merge_msec_value(conf->connect_timeout, prev->connect_timeout,
+                              NGX_MAIL_POLICY_CONNECT_TIMEOUT);
+    ngx_conf_merge_msec_value(conf->final_timeout, prev->final_timeout,
+                              NGX_MAIL_POLICY_FINAL_TIMEOUT);
+    ngx_conf_merge_uint_value(conf->max_recipients, prev->max_recipients,
+                              NGX_MAIL_POLICY_MAX_RECIPIENTS);
+
+    /* "smtp_capabilities SIZE n" may set it yet, below */
+
+    ngx_conf_merge_size_value(conf->message_size, prev->message_size,
+                              NGX_CONF_UNSET_SIZE);
+
+    if (conf->auth == NULL) {
+        conf->auth = prev->auth;
+    }
+
+    if (conf->limits == NULL) {
+        conf->limits = prev->limits;
+    }
+
+    if (conf->relay.len == 0) {
+        conf->relay = prev->relay;
+        conf->route = prev->route;
+        conf->file = prev->file;
+        conf->line = prev->line;
+    }
+
+    if (!conf->access_log_set) {
+        conf->access_log_set = prev->access_log_set;
+        conf->access_log = prev->access_log;
+    }
+
+    if (!conf->policy) {
+        mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+
+        return ngx_mail_policy_stock_auth_http_check(cf, mcf) == NGX_OK
+               ? NGX_CONF_OK : NGX_CONF_ERROR;
+    }
+
+    if (ngx_mail_policy_merge_server(cf, conf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* what "policy on" needs, checks and changes */
+
+static ngx_int_t
+ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
+{
+    ngx_mail_protocol_t          *protocol;
+    ngx_mail_core_srv_conf_t     *cscf;
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    if (cscf->protocol->type != NGX_MAIL_SMTP_PROTOCOL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"policy on\" works in a server with \"protocol "
+                      "smtp\", write \"policy off;\" for server in %s:%ui",
+                      cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (conf->auth == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"policy_auth\" is not set: name a provider, or write "
+                      "\"policy_auth off;\" for a server that takes mail "
+                      "without login, for server in %s:%ui",
+                      cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (conf->relay.len == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"proxy_pass\" is not set: name a relay, as "
+                      "\"proxy_pass 127.0.0.1:10025;\", for server in %s:%ui",
+                      cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (ngx_mail_policy_auth_conf_init(cf, conf->auth) != NGX_OK
+        || ngx_mail_policy_merge_relay(cf, conf) != NGX_OK
+        || ngx_mail_policy_limit_init(cf, conf->limits, mcf->store) != NGX_OK
+        || ngx_mail_policy_stock_merge(cf, conf) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (conf->message_size == NGX_CONF_UNSET_SIZE) {
+        conf->message_size = 0;
+    }
+
+    protocol = ngx_mail_policy_smtp_protocol(cf, cscf->protocol);
+    if (protocol == NULL) {
+        return NGX_ERROR;
+    }
+
+    conf->stock = cscf->protocol;
+    cscf->protocol = protocol;
+
+    return NGX_OK;
+}
+
+
+/* what is wrong is told with the place of the "proxy_pass" */
+
+static ngx_int_t
+ngx_mail_policy_merge_relay(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
+{
+    ngx_conf_t                    at;
+    ngx_conf_file_t               file;
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+
+    if (conf->route) {
+        ngx_mail_policy_value_phase(conf->route);
+
+        return ngx_mail_policy_route_check(cf, mcf, conf->route);
+    }
+
+    file = *cf->conf_file;
+    file.file.name.data = conf->file;
+    file.line = conf->line;
+
+    at = *cf;
+    at.conf_file = &file;
+
+    conf->upstream = ngx_mail_policy_upstream_add(&at, &mcf->upstreams,
+                                                  &conf->relay);
+
+    return conf->upstream ? NGX_OK : NGX_ERROR;
+}
+
+
+/* cache managers run this too, and have no sessions */
+
+static ngx_int_t
+ngx_mail_policy_init_process(ngx_cycle_t *cycle)
+{
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_policy_cycle_conf(cycle);
+
+    if (mcf == NULL) {
+        return NGX_OK;
+    }
+
+    return ngx_mail_policy_store_init_process(cycle, mcf->store);
+}
+
+
+static void
+ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_policy_cycle_conf(cycle);
+
+    if (mcf) {
+        ngx_mail_policy_store_exit_process(mcf->store);
+    }
+}
+
+
+/* NULL: there is nothing for this process to do */
+
+static ngx_mail_policy_main_conf_t *
+ngx_mail_policy_cycle_conf(ngx_cycle_t *cycle)
+{
+    ngx_mail_conf_ctx_t          *ctx;
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER
+        && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NULL;
+    }
+
+    ctx = (ngx_mail_conf_ctx_t *) ngx_get_conf(cycle->conf_ctx,
+                                               ngx_mail_module);
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    mcf = ctx->main_conf[ngx_mail_policy_module.ctx_index];
+
+    return mcf->used ? mcf : NULL;
+}
+
+
+static char *
+ngx_mail_policy(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_srv_conf_t *pscf = conf;
+
+    char                         *rv;
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    rv = ngx_conf_set_flag_slot(cf, cmd, conf);
+
+    if (rv != NGX_CONF_OK || !pscf->policy) {
+        return rv;
+    }
+
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+
+    if (ngx_mail_policy_stock_auth_http(cf, mcf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_mail_policy_auth(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_srv_conf_t *pscf = conf;
+
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    if (pscf->auth) {
+        return "is duplicate";
+    }
+
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+
+    pscf->auth = ngx_mail_policy_auth_conf(cf, mcf->store);
+
+    return pscf->auth ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_srv_conf_t *pscf = conf;
+
+    ngx_str_t  *value;
+
+    if (pscf->relay.len) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (value[1].len == 0) {
+        return "is empty";
+    }
+
+    pscf->relay = value[1];
+    pscf->file = cf->conf_file->file.name.data;
+    pscf->line = cf->conf_file->line;
+
+    if (!ngx_mail_policy_value_variables(&value[1])) {
+        return NGX_CONF_OK;
+    }
+
+    pscf->route = ngx_palloc(cf->pool, sizeof(ngx_mail_policy_value_t));
+    if (pscf->route == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_mail_policy_value_compile(cf, &value[1], pscf->route) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* access_log off | path [json] */
+
+static char *
+ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_srv_conf_t *pscf = conf;
+
+    ngx_str_t   *value;
+    ngx_uint_t   i, off;
+
+    if (pscf->access_log_set) {
+        return "is duplicate";
+    }
+
+    pscf->access_log_set = 1;
+
+    value = cf->args->elts;
+    off = (ngx_strcmp(value[1].data, "off") == 0);
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        if (i == 2 && !off && ngx_strcmp(value[i].data, "json") == 0) {
+            continue;
+        }
+
+        if (off) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\"", &value[i]);
+
+        } else if (i == 2 && ngx_strchr(value[i].data, '=') == NULL) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "log format \"%V\" is not supported by this "
+                               "version, write \"json\"", &value[i]);
+
+        } else {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "parameter \"%V\" is not supported by this "
+                               "version", &value[i]);
+        }
+
+        return NGX_CONF_ERROR;
+    }
+
+    if (off) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strncmp(value[1].data, "syslog:", 7) == 0
+        || ngx_mail_policy_value_variables(&value[1]))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" is not supported by this version, write "
+                           "a file's name", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    pscf->access_log = ngx_conf_open_file(cf->cycle, &value[1]);
+
+    return pscf->access_log ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_mail_policy_time_post(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t *np = data;
+
+    return *np ? NGX_CONF_OK : "must be greater than 0";
+}
+
+
+/*
+ * Who gives up before the relay has answered does not know whether the
+ * message was taken, and the client sends it again: RFC 5321, 4.5.3.2.6.
+ */
+
+static char *
+ngx_mail_policy_final_time_post(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t *np = data;
+
+    if (*np == 0) {
+        return "must be greater than 0";
+    }
+
+    if (*np < NGX_MAIL_POLICY_FINAL_TIMEOUT) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"proxy_final_timeout\" of less than 10 minutes "
+                           "may deliver messages twice");
+    }
+
+    return NGX_CONF_OK;
+}

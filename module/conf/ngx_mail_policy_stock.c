@@ -1,0 +1,550 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * Directives of the stock mail modules that count in a server with policy.
+ *
+ * Where their configuration is public it is read as it is.  The proxy's and
+ * the auth_http client's is private: a value is found there by the offset
+ * that the directive's row in the module's own table has.  Our module
+ * follows the stock ones in any build, so all of it is merged when we look.
+ */
+
+
+#include "ngx_mail_policy_directive.h"
+
+#include "mpol_command.h"
+
+
+extern ngx_module_t  ngx_mail_auth_http_module;
+extern ngx_module_t  ngx_mail_proxy_module;
+
+
+#define NGX_MAIL_POLICY_OFFER_PIPELINING  0x01
+#define NGX_MAIL_POLICY_OFFER_SIZE        0x02
+#define NGX_MAIL_POLICY_OFFER_8BITMIME    0x04
+#define NGX_MAIL_POLICY_OFFER_ENHANCED    0x08
+#define NGX_MAIL_POLICY_OFFER_CONFIGURED  0x10  /* by other directives */
+
+
+/*
+ * proxy_timeout's default of a day is meant for idle IMAP sessions.  A reply
+ * of a relay is waited for as RFC 5321 section 4.5.3.2 says.
+ */
+
+#define NGX_MAIL_POLICY_PROXY_TIMEOUT_STOCK  (24 * 60 * 60000)
+#define NGX_MAIL_POLICY_PROXY_TIMEOUT        (5 * 60000)
+
+
+static ngx_command_t *ngx_mail_policy_stock_command(ngx_module_t *module,
+    char *name);
+static void *ngx_mail_policy_stock_value(ngx_conf_t *cf,
+    ngx_module_t *module, char *name);
+static ngx_int_t ngx_mail_policy_stock_set(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf, char *name, char *argument);
+static ngx_int_t ngx_mail_policy_stock_proxy(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf);
+static ngx_int_t ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name,
+    ngx_mail_core_srv_conf_t *cscf);
+static ngx_int_t ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
+    ngx_mail_smtp_srv_conf_t *sscf);
+static ngx_uint_t ngx_mail_policy_stock_capability(ngx_str_t *text,
+    ngx_str_t *argument);
+static ngx_int_t ngx_mail_policy_stock_size(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
+    ngx_str_t *argument);
+static ngx_int_t ngx_mail_policy_stock_methods(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
+    ngx_mail_smtp_srv_conf_t *sscf);
+static void ngx_mail_policy_stock_plaintext(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf);
+
+
+/*
+ * The configuration's first member is the address, and it is what nginx
+ * tests.  That it still is so is seen on one that is created to be looked
+ * at.  A later "auth_http" of the user overrides ours; it sets, and does not
+ * ask whether something is set already.
+ */
+
+ngx_int_t
+ngx_mail_policy_stock_auth_http(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf)
+{
+    void               *peer, **conf;
+    ngx_command_t      *cmd;
+    ngx_mail_module_t  *module;
+
+    module = ngx_mail_auth_http_module.ctx;
+
+    cmd = ngx_mail_policy_stock_command(&ngx_mail_auth_http_module,
+                                        "auth_http");
+
+    if (cmd == NULL || module->create_srv_conf == NULL) {
+        goto unknown;
+    }
+
+    conf = module->create_srv_conf(cf);
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (*conf != NULL) {
+        goto unknown;
+    }
+
+    if (ngx_mail_policy_stock_set(cf, cmd, conf, "auth_http",
+                                  "http://unix:/nonexistent")
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    peer = *conf;
+
+    if (peer == NULL) {
+        goto unknown;
+    }
+
+    conf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_auth_http_module);
+
+    if (*conf != NULL) {
+        return NGX_OK;
+    }
+
+    if (ngx_mail_policy_stock_set(cf, cmd, conf, "auth_http",
+                                  "http://unix:/nonexistent")
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (cf->cmd_type == NGX_MAIL_MAIN_CONF) {
+        mcf->auth_http = *conf;
+    }
+
+    return NGX_OK;
+
+unknown:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "ngx_mail_auth_http_module is of an unknown kind");
+    return NGX_ERROR;
+}
+
+
+/* with policy off all is as without us, and that is stock's own message */
+
+ngx_int_t
+ngx_mail_policy_stock_auth_http_check(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf)
+{
+    void                      **conf;
+    ngx_mail_core_srv_conf_t   *cscf;
+
+    if (mcf->auth_http == NULL) {
+        return NGX_OK;
+    }
+
+    conf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_auth_http_module);
+
+    if (*conf != mcf->auth_http) {
+        return NGX_OK;
+    }
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "no \"auth_http\" is defined for server in %s:%ui",
+                  cscf->file_name, cscf->line);
+
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_mail_policy_stock_merge(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
+{
+    ngx_mail_core_srv_conf_t  *cscf;
+    ngx_mail_smtp_srv_conf_t  *sscf;
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+    sscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_smtp_module);
+
+    if (ngx_mail_policy_stock_proxy(cf, conf, cscf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_mail_policy_stock_capabilities(cf, conf, cscf, sscf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_mail_policy_stock_methods(cf, conf, cscf, sscf);
+}
+
+
+static ngx_command_t *
+ngx_mail_policy_stock_command(ngx_module_t *module, char *name)
+{
+    ngx_command_t  *cmd;
+
+    for (cmd = module->commands; cmd && cmd->name.len; cmd++) {
+        if (ngx_strcmp(cmd->name.data, name) == 0) {
+            return cmd;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* NULL, logged, if there is no such directive any more */
+
+static void *
+ngx_mail_policy_stock_value(ngx_conf_t *cf, ngx_module_t *module, char *name)
+{
+    u_char               *conf;
+    ngx_command_t        *cmd;
+    ngx_mail_conf_ctx_t  *ctx;
+
+    cmd = ngx_mail_policy_stock_command(module, name);
+
+    if (cmd == NULL || cmd->conf != NGX_MAIL_SRV_CONF_OFFSET) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "this nginx has no directive \"%s\"", name);
+        return NULL;
+    }
+
+    ctx = cf->ctx;
+    conf = ctx->srv_conf[module->ctx_index];
+
+    return conf + cmd->offset;
+}
+
+
+/* runs a directive as if "name argument;" stood in the file */
+
+static ngx_int_t
+ngx_mail_policy_stock_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf,
+    char *name, char *argument)
+{
+    char         *rv;
+    ngx_str_t    *value;
+    ngx_array_t  *args, *save;
+
+    args = ngx_array_create(cf->pool, 2, sizeof(ngx_str_t));
+    if (args == NULL) {
+        return NGX_ERROR;
+    }
+
+    value = ngx_array_push_n(args, 2);
+    if (value == NULL) {
+        return NGX_ERROR;
+    }
+
+    value[0].len = ngx_strlen(name);
+    value[0].data = (u_char *) name;
+
+    /* handlers may write to their arguments */
+
+    value[1].len = ngx_strlen(argument);
+    value[1].data = ngx_pnalloc(cf->pool, value[1].len + 1);
+    if (value[1].data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_cpystrn(value[1].data, (u_char *) argument, value[1].len + 1);
+
+    save = cf->args;
+    cf->args = args;
+
+    rv = cmd->set(cf, cmd, conf);
+
+    cf->args = save;
+
+    return (rv == NGX_CONF_OK) ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_stock_proxy(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_core_srv_conf_t *cscf)
+{
+    ngx_flag_t  *xclient, *smtp_auth;
+    ngx_msec_t  *timeout;
+    ngx_uint_t  *protocol;
+
+    xclient = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                          "xclient");
+    timeout = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                          "proxy_timeout");
+    smtp_auth = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                            "proxy_smtp_auth");
+
+    /* a flag, and an enumeration since 1.27: one size, 0 is off */
+
+    protocol = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                           "proxy_protocol");
+
+    if (xclient == NULL || timeout == NULL || smtp_auth == NULL
+        || protocol == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    if (*smtp_auth) {
+        return ngx_mail_policy_stock_refuse(cf, "proxy_smtp_auth", cscf);
+    }
+
+    if (*protocol) {
+        return ngx_mail_policy_stock_refuse(cf, "proxy_protocol", cscf);
+    }
+
+    conf->xclient = *xclient;
+    conf->proxy_timeout = *timeout;
+
+    if (conf->proxy_timeout == NGX_MAIL_POLICY_PROXY_TIMEOUT_STOCK) {
+        conf->proxy_timeout = NGX_MAIL_POLICY_PROXY_TIMEOUT;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name,
+    ngx_mail_core_srv_conf_t *cscf)
+{
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "\"%s\" together with \"policy on\" is not supported by "
+                  "this version, write \"%s off;\" for server in %s:%ui",
+                  name, name, cscf->file_name, cscf->line);
+
+    return NGX_ERROR;
+}
+
+
+/* smtp_capabilities: what the user lists, of what we can do */
+
+static ngx_int_t
+ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
+    ngx_mail_smtp_srv_conf_t *sscf)
+{
+    ngx_str_t   *text, argument;
+    ngx_uint_t   i, offer, offers;
+
+    text = sscf->capabilities.elts;
+
+    offers = 0;
+
+    if (sscf->capabilities.nelts == 0) {
+        offers = NGX_MAIL_POLICY_OFFER_PIPELINING
+                 |NGX_MAIL_POLICY_OFFER_SIZE
+                 |NGX_MAIL_POLICY_OFFER_8BITMIME
+                 |NGX_MAIL_POLICY_OFFER_ENHANCED;
+    }
+
+    for (i = 0; i < sscf->capabilities.nelts; i++) {
+
+        offer = ngx_mail_policy_stock_capability(&text[i], &argument);
+
+        if (offer == 0) {
+            ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                          "smtp_capabilities \"%V\" is not supported by this "
+                          "version and is not offered by server in %s:%ui",
+                          &text[i], cscf->file_name, cscf->line);
+            continue;
+        }
+
+        if (offer == NGX_MAIL_POLICY_OFFER_SIZE
+            && ngx_mail_policy_stock_size(cf, conf, cscf, &argument)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        offers |= offer;
+    }
+
+    conf->extensions = 0;
+
+    if (offers & NGX_MAIL_POLICY_OFFER_SIZE) {
+        conf->extensions |= MPOL_EXT_SIZE;
+    }
+
+    if (offers & NGX_MAIL_POLICY_OFFER_8BITMIME) {
+        conf->extensions |= MPOL_EXT_8BITMIME;
+    }
+
+    if (!ngx_mail_policy_auth_off(conf->auth)) {
+        conf->extensions |= MPOL_EXT_AUTH;
+    }
+
+    conf->pipelining = (offers & NGX_MAIL_POLICY_OFFER_PIPELINING) ? 1 : 0;
+    conf->enhanced = (offers & NGX_MAIL_POLICY_OFFER_ENHANCED) ? 1 : 0;
+
+    return NGX_OK;
+}
+
+
+/* 0: none that we know */
+
+static ngx_uint_t
+ngx_mail_policy_stock_capability(ngx_str_t *text, ngx_str_t *argument)
+{
+    u_char      *p, *last;
+    size_t       len;
+    ngx_uint_t   i;
+
+    static struct {
+        ngx_str_t   name;
+        ngx_uint_t  offer;
+    }  known[] = {
+        { ngx_string("PIPELINING"), NGX_MAIL_POLICY_OFFER_PIPELINING },
+        { ngx_string("SIZE"), NGX_MAIL_POLICY_OFFER_SIZE },
+        { ngx_string("8BITMIME"), NGX_MAIL_POLICY_OFFER_8BITMIME },
+        { ngx_string("ENHANCEDSTATUSCODES"), NGX_MAIL_POLICY_OFFER_ENHANCED },
+        { ngx_string("AUTH"), NGX_MAIL_POLICY_OFFER_CONFIGURED },
+        { ngx_string("STARTTLS"), NGX_MAIL_POLICY_OFFER_CONFIGURED },
+        { ngx_null_string, 0 }
+    };
+
+    last = text->data + text->len;
+
+    for (p = text->data; p < last && *p != ' '; p++) { /* void */ }
+
+    len = p - text->data;
+
+    while (p < last && *p == ' ') {
+        p++;
+    }
+
+    argument->len = last - p;
+    argument->data = p;
+
+    for (i = 0; known[i].name.len; i++) {
+        if (known[i].name.len == len
+            && ngx_strncasecmp(known[i].name.data, text->data, len) == 0)
+        {
+            return known[i].offer;
+        }
+    }
+
+    return 0;
+}
+
+
+/* "SIZE n" says as much as policy_message_size, which goes first */
+
+static ngx_int_t
+ngx_mail_policy_stock_size(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_core_srv_conf_t *cscf, ngx_str_t *argument)
+{
+    ssize_t  size;
+
+    if (argument->len == 0) {
+        return NGX_OK;
+    }
+
+    size = ngx_atosz(argument->data, argument->len);
+
+    if (size == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "invalid number in smtp_capabilities \"SIZE %V\" for "
+                      "server in %s:%ui",
+                      argument, cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (conf->message_size == NGX_CONF_UNSET_SIZE) {
+        conf->message_size = size;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_stock_methods(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
+    ngx_mail_smtp_srv_conf_t *sscf)
+{
+    if (ngx_mail_policy_auth_off(conf->auth)) {
+        return NGX_OK;
+    }
+
+    if (sscf->auth_methods & NGX_MAIL_AUTH_NONE_ENABLED) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"smtp_auth none\" contradicts \"policy_auth\": remove "
+                      "\"none\", or write \"policy_auth off;\" for server in "
+                      "%s:%ui", cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (sscf->auth_methods & NGX_MAIL_AUTH_CRAM_MD5_ENABLED) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "smtp_auth \"cram-md5\" is not supported by this "
+                      "version and is not offered by server in %s:%ui",
+                      cscf->file_name, cscf->line);
+    }
+
+    if (sscf->auth_methods & NGX_MAIL_AUTH_EXTERNAL_ENABLED) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "smtp_auth \"external\" is not supported by this "
+                      "version and is not offered by server in %s:%ui",
+                      cscf->file_name, cscf->line);
+    }
+
+    if (!(sscf->auth_methods & (NGX_MAIL_AUTH_PLAIN_ENABLED
+                                |NGX_MAIL_AUTH_LOGIN_ENABLED)))
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"smtp_auth\" leaves no method to log in by: add "
+                      "\"plain\" or \"login\" for server in %s:%ui",
+                      cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    ngx_mail_policy_stock_plaintext(cf, conf, cscf);
+
+    return NGX_OK;
+}
+
+
+/* a server that has a provider, and no session that may use it */
+
+static void
+ngx_mail_policy_stock_plaintext(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf)
+{
+    ngx_flag_t           *ssl;
+    ngx_mail_ssl_conf_t  *sslcf;
+
+    sslcf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_ssl_module);
+
+    if (conf->auth_plaintext || sslcf->listen
+        || sslcf->starttls != NGX_MAIL_STARTTLS_OFF)
+    {
+        return;
+    }
+
+    /* "ssl on" is gone since 1.25.1 */
+
+    if (ngx_mail_policy_stock_command(&ngx_mail_ssl_module, "ssl")) {
+        ssl = ngx_mail_policy_stock_value(cf, &ngx_mail_ssl_module, "ssl");
+
+        if (ssl == NULL || *ssl) {
+            return;
+        }
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "nobody can log in without TLS: set \"starttls\", "
+                  "\"listen ... ssl\", or \"policy_auth_plaintext on\" for "
+                  "server in %s:%ui", cscf->file_name, cscf->line);
+}

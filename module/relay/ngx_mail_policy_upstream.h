@@ -1,0 +1,80 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * Groups of relays and the choice among them: smooth weighted round robin
+ * with max_fails, fail_timeout, backup and down, as nginx's stream upstream.
+ * The state is a worker's own.
+ */
+
+
+#ifndef NGX_MAIL_POLICY_UPSTREAM_H
+#define NGX_MAIL_POLICY_UPSTREAM_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+
+typedef struct {
+    struct sockaddr  *sockaddr;
+    socklen_t         socklen;
+    ngx_str_t         name;             /* address:port, for the log */
+    ngx_str_t         server;           /* as in the configuration */
+
+    ngx_int_t         weight;
+    ngx_int_t         effective_weight;
+    ngx_int_t         current_weight;
+
+    ngx_uint_t        max_fails;        /* 0: failures are not counted */
+    time_t            fail_timeout;
+    ngx_uint_t        fails;
+    time_t            accessed;
+    time_t            checked;
+
+    unsigned          backup:1;
+    unsigned          down:1;
+} ngx_mail_policy_peer_t;
+
+
+typedef struct {
+    ngx_str_t         name;
+    ngx_array_t       peers;            /* ngx_mail_policy_peer_t; at most 64
+                                           so that "tried" is one word */
+    u_char           *file;             /* where it was defined */
+    ngx_uint_t        line;
+    unsigned          implicit:1;       /* from "proxy_pass host:port" */
+} ngx_mail_policy_upstream_t;
+
+
+/* the directive "upstream name { server ...; }" */
+char *ngx_mail_policy_upstream(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/*
+ * A group by name, or a new implicit one for "host:port", "unix:/path"
+ * (names are resolved now).  NULL: error, logged.
+ */
+ngx_mail_policy_upstream_t *ngx_mail_policy_upstream_add(ngx_conf_t *cf,
+    ngx_array_t *upstreams, ngx_str_t *name);
+
+/* at run time: NULL if there is no group of that name */
+ngx_mail_policy_upstream_t *ngx_mail_policy_upstream_find(
+    ngx_array_t *upstreams, ngx_str_t *name);
+
+/*
+ * The next peer that is not among *tried (a bit a peer), which it is added
+ * to; NULL if none is left.  Backups only when no other is left.
+ */
+ngx_mail_policy_peer_t *ngx_mail_policy_upstream_get(
+    ngx_mail_policy_upstream_t *upstream, uint64_t *tried);
+
+/* tells how it went with a peer that was got; failed: it could not serve */
+void ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,
+    ngx_uint_t failed);
+
+
+#endif /* NGX_MAIL_POLICY_UPSTREAM_H */

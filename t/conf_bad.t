@@ -1,0 +1,313 @@
+#!/usr/bin/perl
+
+# A wrong configuration fails "nginx -t" with a line that says what to write
+# instead: for each directive its mistakes, and what is said of them.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../tests/lib";
+
+use Test::More;
+
+use MailPolicy;
+
+my $t = MailPolicy->new();
+
+my $REDIS = "policy_redis redis://127.0.0.1:6379/0;";
+
+
+# the server as a whole
+
+bad('no policy_auth',
+    server('proxy_pass 127.0.0.1:25;'),
+    qr/"policy_auth" is not set: name a provider, or write "policy_auth off;"/,
+    'server');
+
+bad('no proxy_pass',
+    server('policy_auth off;'),
+    qr/"proxy_pass" is not set: name a relay, as "proxy_pass /, 'server');
+
+bad('policy on with IMAP',
+    'server { listen 127.0.0.1:%%PORT_imap%%; protocol imap; policy on;
+     policy_auth off; proxy_pass 127.0.0.1:25; }',
+    qr/"policy on" works in a server with "protocol smtp"/, 'server');
+
+bad('policy on twice', server('policy on;'), qr/"policy" directive is dupl/);
+bad('policy maybe', 'policy maybe;', qr/invalid value "maybe"/);
+
+bad('policy off inherits no auth_http',
+    "policy on; policy_auth off; proxy_pass 127.0.0.1:25;\n"
+    . server('policy off;', ''),
+    qr/no "auth_http" is defined for server/, 'server');
+
+
+# policy_auth, and its stock neighbours
+
+bad('policy_auth twice', whole('policy_auth off;'),
+    qr/"policy_auth" directive is duplicate/);
+bad('policy_auth of an unknown provider', 'policy_auth ldap;',
+    qr/policy_auth/);
+bad('policy_auth redis without policy_redis',
+    server('policy_auth redis; proxy_pass 127.0.0.1:25;'),
+    qr/policy_redis/);
+bad('policy_auth_plaintext yes', 'policy_auth_plaintext yes;',
+    qr/invalid value "yes"/);
+
+bad('smtp_auth none with a provider',
+    "$REDIS\n" . server('policy_auth redis; smtp_auth none;
+     proxy_pass 127.0.0.1:25;'),
+    qr/"smtp_auth none" contradicts "policy_auth"/, 'server');
+bad('smtp_auth leaves nothing',
+    "$REDIS\n" . server('policy_auth redis; smtp_auth cram-md5 external;
+     proxy_pass 127.0.0.1:25;'),
+    qr/"smtp_auth" leaves no method to log in by: add "plain" or "login"/,
+    'server');
+
+bad('proxy_smtp_auth', whole('proxy_smtp_auth on;'),
+    qr/"proxy_smtp_auth" together with "policy on" is not supported by this/,
+    'server');
+bad('proxy_protocol', whole('proxy_protocol on;'),
+    qr/"proxy_protocol" together with "policy on" is not supported by this/,
+    'server');
+bad('smtp_capabilities SIZE x', whole('smtp_capabilities "SIZE ten";'),
+    qr/invalid number in smtp_capabilities "SIZE ten"/, 'server');
+
+
+# policy_limit
+
+my $later = qr/is not supported by this version/;
+
+for my $case (
+    [ '', qr/invalid number of arguments in "policy_limit"/ ],
+    [ 'a messages=1/h', qr/says nothing of what is counted: add "key="/ ],
+    [ 'a key= messages=1/h', qr/has no variable/ ],
+    [ 'a key=all messages=1/h',
+        qr/"key=all" has no variable: all would share one counter/ ],
+    [ 'a key=$sender key=$helo messages=1/h', qr/has more than one "key="/ ],
+    [ 'a key=$nobody messages=1/h', qr/unknown "nobody" variable/ ],
+    [ 'a key=x$ messages=1/h', qr/invalid variable name in "x\$"/ ],
+    [ 'a key=$$sender messages=1/h', qr/invalid variable name in/ ],
+    [ '"a" "key=${sender" messages=1/h',
+        qr/the closing bracket in "sender" variable is missing/ ],
+    [ 'a key=$sender', qr/policy_limit "a" has no rate: add "messages="/ ],
+    [ 'a:b key=$sender messages=1/h', qr/invalid policy_limit name "a:b"/ ],
+    [ '"" key=$sender messages=1/h', qr/invalid policy_limit name ""/ ],
+    [ ('a' x 65) . ' key=$sender messages=1/h', qr/invalid policy_limit na/ ],
+
+    [ 'a key=$sender messages=0',
+        qr/"messages=0": 0 is ambiguous, write "unlimited" or "blocked"/ ],
+    [ 'a key=$sender messages=0/1h',
+        qr/write "unlimited" or "blocked"/ ],
+    [ 'a key=$sender messages=', qr/invalid rate in "messages=": not a rate/ ],
+    [ 'a key=$sender messages=5', qr/not a rate, write for example/ ],
+    [ 'a key=$sender messages=5/1y', qr/not a rate, write for example/ ],
+    [ 'a key=$sender messages=5k/1h', qr/are for bytes only/ ],
+    [ 'a key=$sender recipients=1/367d', qr/number out of range/ ],
+    [ 'a key=$sender messages=1/h messages=2/h',
+        qr/duplicate parameter "messages=2\/h"/ ],
+    [ 'a key=$sender messages=unlimited messages=2/h',
+        qr/duplicate parameter "messages=2\/h"/ ],
+
+    [ 'a key=$sender messages=1/h on_exceed=shout',
+        qr/write "on_exceed=defer" or "on_exceed=reject"/ ],
+    [ 'a key=$sender messages=1/h on_exceed=defer on_exceed=reject',
+        qr/has more than one "on_exceed="/ ],
+    [ 'a key=$sender messages=1/h color=red',
+        qr/invalid parameter "color=red"/ ],
+
+    map([ "a key=\$sender messages=1/h $_",
+          qr/parameter "\Q$_\E" is not supported by this version/ ],
+        qw(bytes=1m/1h connections=1/h sessions=2 auth_failures=1/h
+           charge=attempt enforce=50% message=no if=$sender
+           on_exceed=tarpit on_exceed=report on_exceed=relay:slow)),
+) {
+    bad("policy_limit $case->[0]", whole("policy_limit $case->[0];"),
+        $case->[1]);
+}
+
+bad('policy_limit twice',
+    whole('policy_limit a key=$sender messages=1/h;
+           policy_limit a key=$helo messages=2/h;'),
+    qr/duplicate policy_limit "a"/);
+
+
+# sizes, numbers, times
+
+bad('policy_message_size big', 'policy_message_size big;', qr/invalid value/);
+bad('policy_max_recipients 0', 'policy_max_recipients 0;',
+    qr/value must be equal to or greater than 1/);
+bad('policy_max_recipients x', 'policy_max_recipients x;', qr/invalid number/);
+bad('proxy_connect_timeout soon', 'proxy_connect_timeout soon;',
+    qr/invalid value/);
+bad('proxy_connect_timeout 0', 'proxy_connect_timeout 0;',
+    qr/must be greater than 0/);
+bad('proxy_final_timeout 0', 'proxy_final_timeout 0;',
+    qr/must be greater than 0/);
+
+
+# proxy_pass
+
+bad('proxy_pass twice', whole('proxy_pass 127.0.0.1:26;'),
+    qr/"proxy_pass" directive is duplicate/);
+bad('proxy_pass empty', server('policy_auth off; proxy_pass "";'),
+    qr/"proxy_pass" directive is empty/);
+bad('proxy_pass to no group', server('policy_auth off; proxy_pass nowhere;'),
+    qr/no upstream "nowhere" and no port in "nowhere"/);
+bad('proxy_pass to a bad port',
+    server('policy_auth off; proxy_pass 127.0.0.1:x;'),
+    qr/invalid port in upstream "127.0.0.1:x"/);
+bad('proxy_pass to an unknown host',
+    server('policy_auth off; proxy_pass relay.invalid:25;'),
+    qr/host not found in upstream "relay.invalid:25"/);
+bad('proxy_pass to unix:', server('policy_auth off; proxy_pass unix:;'),
+    qr/no path in the unix domain socket in upstream/);
+bad('proxy_pass by an unknown variable',
+    server('policy_auth off; proxy_pass $nobody;'),
+    qr/unknown "nobody" variable/);
+bad('proxy_pass by a map with a misspelled group',
+    "upstream good { server 127.0.0.1:25; }\n"
+    . "map \$sender_domain \$relay { default good; example.com god; }\n"
+    . server('policy_auth off; proxy_pass $relay;'),
+    qr/no upstream "god" and no port in "god"/);
+
+
+# upstream
+
+my %upstream = (
+    'empty'                       => [ '', qr/no servers are inside/ ],
+    'only backup'                 => [ 'server 127.0.0.1:25 backup;',
+        qr/no servers are inside upstream "u", only backup servers/ ],
+    'no port'                     => [ 'server 127.0.0.1;',
+        qr/no port in upstream "127.0.0.1"/ ],
+    'no address'                  => [ 'server;', qr/invalid number of arg/ ],
+    'weight=0'                    => [ 'server 127.0.0.1:25 weight=0;',
+        qr/invalid parameter "weight=0"/ ],
+    'max_fails=x'                 => [ 'server 127.0.0.1:25 max_fails=x;',
+        qr/invalid parameter "max_fails=x"/ ],
+    'fail_timeout=x'              => [ 'server 127.0.0.1:25 fail_timeout=x;',
+        qr/invalid parameter "fail_timeout=x"/ ],
+    'max_conns'                   => [ 'server 127.0.0.1:25 max_conns=1;',
+        $later ],
+    'resolve'                     => [ 'server 127.0.0.1:25 resolve;',
+        $later ],
+    'unknown parameter'           => [ 'server 127.0.0.1:25 fast;',
+        qr/invalid parameter "fast"/ ],
+    'unknown host'                => [ 'server relay.invalid:25;',
+        qr/host not found in upstream "relay.invalid:25"/ ],
+    'unknown directive'           => [ 'listen 25;',
+        qr/unknown directive "listen" in an upstream/ ],
+    'block'                       => [ 'server 127.0.0.1:25 { }',
+        qr/unexpected "\{"/ ],
+    '65 servers'                  => [ 'server 127.0.0.1:25;' x 65,
+        qr/upstream "u" has more than 64 addresses/ ],
+    map({ $_ => [ "$_ 1;", qr/"$_" in an upstream is not supported by this/ ] }
+        qw(least_conn hash random keepalive keepalive_timeout health_check
+           zone)),
+);
+
+bad("upstream: $_", "upstream u { $upstream{$_}[0] }", $upstream{$_}[1])
+    for sort keys %upstream;
+
+bad('upstream twice',
+    'upstream u { server 127.0.0.1:25; } upstream U { server 127.0.0.1:25; }',
+    qr/duplicate upstream "U"/);
+bad('upstream in a server',
+    'server { upstream u { server 127.0.0.1:25; } }',
+    qr/"upstream" directive is not allowed here/);
+
+
+# map
+
+bad('map to no variable', 'map $sender relay { }',
+    qr/invalid variable name "relay"/);
+bad('map over a variable that exists', 'map $helo $sender { }',
+    qr/duplicate "sender" variable/);
+bad('map twice', 'map $helo $a { } map $helo $a { }',
+    qr/duplicate "a" variable/);
+bad('map of an unknown variable', 'map $nobody $a { }',
+    qr/unknown "nobody" variable/);
+bad('map with an unknown result', 'map $helo $a { b $nobody; }',
+    qr/unknown "nobody" variable/);
+bad('map with two defaults', 'map $helo $a { default 1; default 2; }',
+    qr/duplicate default map parameter/);
+bad('map with a key twice', 'map $helo $a { Key 1; kEY 2; }',
+    qr/conflicting parameter "key"/);
+bad('map with three words', 'map $helo $a { a b c; }',
+    qr/invalid number of the map parameters/);
+bad('map with one word', 'map $helo $a { a; }',
+    qr/invalid number of the map parameters/);
+bad('map with a regular expression', 'map $helo $a { ~*^x 1; }',
+    qr/regular expression "~\*\^x" in a map is not supported by this version/);
+bad('map with hostnames', 'map $helo $a { hostnames; }',
+    qr/"hostnames" in a map is not supported by this version/);
+bad('map of itself', 'map $a $a { }',
+    qr/map of "a" variable leads back to itself/);
+bad('maps in a circle', 'map $c $a { } map $a $b { } map $helo $c { x $b; }',
+    qr/map of "\w" variable leads back to itself/);
+
+
+# access_log
+
+bad('access_log in another format',
+    whole('access_log %%DIR%%/access.log main;'),
+    qr/log format "main" is not supported by this version, write "json"/);
+bad('access_log with a buffer',
+    whole('access_log %%DIR%%/access.log json buffer=32k;'),
+    qr/parameter "buffer=32k" is not supported by this version/);
+bad('access_log with a condition',
+    whole('access_log %%DIR%%/access.log if=$sender;'),
+    qr/parameter "if=\$sender" is not supported by this version/);
+bad('access_log off json', whole('access_log off json;'),
+    qr/invalid parameter "json"/);
+bad('access_log twice',
+    whole('access_log %%DIR%%/access.log; access_log off;'),
+    qr/"access_log" directive is duplicate/);
+bad('access_log to syslog', whole('access_log syslog:server=127.0.0.1;'),
+    qr/"syslog:server=127.0.0.1" is not supported by this version/);
+bad('access_log with a variable', whole('access_log %%DIR%%/$sender.log;'),
+    $later);
+bad('access_log to nowhere',
+    whole('access_log %%DIR%%/nowhere/access.log;'),
+    qr/open\(\) "\S+nowhere\/access.log" failed/);
+
+
+$t->done();
+
+
+# "policy on" in a server of the directives given
+
+sub server {
+    my ($directives, $policy) = @_;
+
+    $policy //= 'policy on;';
+
+    return "server { listen 127.0.0.1:%%PORT_smtp%%; protocol smtp; $policy\n"
+        . "$directives\n}";
+}
+
+
+# a server that is complete, and the directives given
+
+sub whole {
+    return server("policy_auth off; proxy_pass 127.0.0.1:25;\n$_[0]");
+}
+
+
+# exactly one line, with a place in a file; place "server": that of the server
+
+sub bad {
+    my ($name, $mail, $expected, $place) = @_;
+
+    my ($passed, $output) = $t->check_conf("mail {\n$mail\n}\n");
+    my @emerg = grep { /\[emerg\]/ } split(/\n/, $output);
+
+    $place = defined $place ? qr/for server in \S+:\d+$/ : qr/in \S+:\d+$/;
+    $place = qr// if $expected =~ /open\\\(\\\)/;
+
+    my $said = !$passed && @emerg == 1 && $emerg[0] =~ $expected
+        && $emerg[0] =~ $place;
+
+    ok($said, $name) or diag($output);
+}
