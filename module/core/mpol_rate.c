@@ -246,9 +246,7 @@ mpol_rate_period(const uint8_t *p, const uint8_t *end, uint64_t *seconds)
         return NULL;
     }
 
-    if (n > MPOL_RATE_LONGEST) {
-        n = MPOL_RATE_LONGEST + 1;
-    }
+    /* below 2^44, it cannot overflow */
 
     switch (*next | 0x20) {
     case 's':
