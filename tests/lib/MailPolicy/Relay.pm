@@ -1,0 +1,238 @@
+package MailPolicy::Relay;
+
+# A scripted relay: an SMTP server in a process of its own that keeps what it
+# was given and misbehaves as told.
+#
+#     my $relay = $t->run_relay(name => 'a', rcpt => '450 4.2.0 not now');
+#     $relay->set(rcpt => { match => qr/bob@/, action => 'close' });
+#     $relay->set(rcpt => undef);
+#
+# Stages: connect greeting ehlo xclient auth mail rcpt data body dot rset
+# noop quit.  Actions:
+#
+#     '450 4.2.0 text'        that reply (421 closes behind it)
+#     "250-a\n250 b"          a reply of several lines
+#     'ok'                    what a good relay does
+#     'close', 'rst'          FIN or RST, behind replies that are due
+#     'hang'                  says nothing any more (body: reads no more)
+#     'refuse'                connect only: does not listen
+#     'garbage'               octets that are no reply
+#     { send => octets }      those octets
+#     { reply => '250 x', close => 1 }
+#     { delay => seconds, then => action }
+#     { trickle => seconds, then => reply }      a pause before each octet
+#     { match => regex, action => ... }          of the command's line
+#     { times => n, action => ... }              the first n times only
+#     { after => octets, action => ... }         body only
+#     [ rule, rule, ... ]                        the first that matches
+#
+# Where no rule matches, a good relay answers.  Further settings:
+# extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,
+# store => 0 (keeps nothing, for speed).
+
+use strict;
+use warnings;
+
+use Errno ();
+use IO::Handle;
+use IO::Socket::INET;
+use JSON::PP ();
+use Socket qw(AF_UNIX PF_UNSPEC SOCK_STREAM);
+use Storable ();
+use Time::HiRes qw(sleep time);
+
+use MailPolicy::Process qw(fork_server stop_process);
+use MailPolicy::Relay::Server;
+
+
+sub new {
+    my ($class, %option) = @_;
+
+    my $self = bless {
+        name => delete $option{name},
+        port => delete $option{port},
+        dir  => delete $option{dir},
+    }, $class;
+
+    $self->{behaviour} = { %option };
+    $self->{store} = "$self->{dir}/relay-$self->{name}";
+    mkdir $self->{store} or $!{EEXIST} or die "$self->{store}: $!\n";
+
+    $self->start();
+    return $self;
+}
+
+
+sub name { return $_[0]{name} }
+sub port { return $_[0]{port} }
+sub pid  { return $_[0]{pid} }
+
+
+sub start {
+    my ($self) = @_;
+
+    socketpair(my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC)
+        or die "socketpair: $!\n";
+
+    my $server = MailPolicy::Relay::Server->new(
+        name    => $self->{name},
+        port    => $self->{port},
+        store   => $self->{store},
+        control => $theirs,
+    );
+
+    $server->listen();
+
+    $self->{pid} = fork_server("$self->{store}/log",
+        [ $theirs, $server->listener() ], sub { $server->run() });
+
+    $server->unlisten();
+    close($theirs);
+
+    $ours->autoflush(1);
+    $self->{control} = $ours;
+    $self->set(%{ $self->{behaviour} });
+}
+
+
+# its connections are cut
+
+sub stop {
+    my ($self) = @_;
+
+    my $pid = delete $self->{pid} or return;
+
+    close(delete $self->{control});
+    stop_process($pid, 'TERM', 5);
+}
+
+
+sub signal { kill($_[1], $_[0]{pid}) if $_[0]{pid} }
+
+
+# Changes the behaviour: stage => action, ...; undef takes a rule away.  In
+# force when this returns, for whatever the relay reads from then on.
+
+sub set {
+    my ($self, %change) = @_;
+
+    for my $stage (keys %change) {
+        $self->{behaviour}{$stage} = $change{$stage};
+    }
+
+    $self->_ask({ set => plain(\%change) });
+}
+
+
+# { open => connections now, total => connections ever, messages => accepted }
+
+sub stats { return $_[0]->_ask({ stats => 1 }) }
+
+
+sub _ask {
+    my ($self, $question) = @_;
+
+    my $control = $self->{control} or die "relay $self->{name} is stopped\n";
+    my $vector = '';
+
+    print $control JSON::PP::encode_json($question), "\n";
+
+    vec($vector, fileno($control), 1) = 1;
+    select($vector, undef, undef, 10) > 0
+        or die "relay $self->{name} does not answer\n";
+
+    my $answer = <$control>;
+    die "relay $self->{name} is gone\n" unless defined $answer;
+    return JSON::PP::decode_json($answer);
+}
+
+
+# regular expressions as strings, for the way through JSON
+
+sub plain {
+    my ($value) = @_;
+
+    return "$value" if ref $value eq 'Regexp';
+    return [ map { plain($_) } @$value ] if ref $value eq 'ARRAY';
+    return { map { $_ => plain($value->{$_}) } keys %$value }
+        if ref $value eq 'HASH';
+    return $value;
+}
+
+
+# All message contents that came to their end, in order: { from, rcpts, data
+# (decoded), raw (as received, with the end of data), helo, xclient, auth,
+# mail_parameters, commands (since the message before), connection (number),
+# reply, accepted }.
+
+sub received {
+    my ($self) = @_;
+
+    my $seen = $self->{seen} //= [];
+
+    while (1) {
+        my $file = sprintf('%s/message-%06d', $self->{store}, @$seen + 1);
+        last unless -e $file;
+        push @$seen, Storable::retrieve($file);
+    }
+
+    return @$seen;
+}
+
+
+# those that were answered with 250
+
+sub messages { return grep { $_->{accepted} } $_[0]->received() }
+
+
+# waits until there are at least $count of them
+
+sub wait_messages {
+    my ($self, $count, $timeout) = @_;
+
+    my $end = time() + ($timeout // 10);
+    my @messages;
+
+    while ((@messages = $self->messages()) < $count && time() < $end) {
+        sleep(0.02);
+    }
+
+    return @messages;
+}
+
+
+# What was said on each connection, in order: lines "C: ...", "S: ...",
+# "-- remark"; bodies as a remark.
+
+sub transcripts { return $_[0]->_files('transcript') }
+
+# what came in on each connection, to the octet
+
+sub streams { return $_[0]->_files('stream') }
+
+# what clients did against the protocol
+
+sub faults {
+    my ($self) = @_;
+
+    return map { /^-- fault: (.*)$/mg } $self->transcripts();
+}
+
+
+sub _files {
+    my ($self, $kind) = @_;
+
+    return map { slurp($_) } sort glob("$self->{store}/connection-*.$kind");
+}
+
+
+sub slurp {
+    my ($file) = @_;
+
+    open(my $fh, '<:raw', $file) or return '';
+    local $/;
+    return scalar(<$fh>) // '';
+}
+
+
+1;

@@ -1,0 +1,803 @@
+package MailPolicy::Relay::Server;
+
+# The process behind MailPolicy::Relay: one select() loop over all
+# connections.  A connection is either waiting for a command line, or in a
+# message's body; while a delayed or trickled reply is due ("resume" at
+# "wake"), nothing further of it is read from the buffer.
+
+use strict;
+use warnings;
+
+use Errno ();
+use IO::Socket::INET;
+use JSON::PP ();
+use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
+use Storable ();
+use Time::HiRes qw(time);
+
+# the replies to these must be awaited, RFC 2920 section 3.1
+my %LAST_OF_GROUP = map { $_ => 1 } qw(AUTH DATA EHLO HELO NOOP QUIT XCLIENT);
+
+my %COMMANDS = (
+    EHLO    => \&command_ehlo,
+    HELO    => \&command_ehlo,
+    XCLIENT => \&command_xclient,
+    AUTH    => \&command_auth,
+    MAIL    => \&command_mail,
+    RCPT    => \&command_rcpt,
+    DATA    => \&command_data,
+    RSET    => \&command_rset,
+    NOOP    => \&command_noop,
+    QUIT    => \&command_quit,
+);
+
+
+sub new {
+    my ($class, %option) = @_;
+
+    return bless {
+        rules       => {},
+        hostname    => 'relay.example',
+        extensions  => [ 'PIPELINING', 'SIZE 52428800', '8BITMIME',
+                         'ENHANCEDSTATUSCODES' ],
+        keep        => 1,
+        connections => {},              # by file descriptor
+        total       => 0,
+        stored      => 0,
+        accepted    => 0,
+        %option,
+    }, $class;
+}
+
+
+sub listener { return $_[0]{listener} }
+sub unlisten { close(delete $_[0]{listener}) if $_[0]{listener} }
+
+
+sub listen {
+    my ($self) = @_;
+
+    $self->{listener} //= IO::Socket::INET->new(
+        LocalAddr => '127.0.0.1', LocalPort => $self->{port},
+        Proto => 'tcp', Listen => 1024, ReuseAddr => 1,
+    ) || die "relay $self->{name}: port $self->{port}: $!\n";
+}
+
+
+sub run {
+    my ($self) = @_;
+
+    while (1) {
+        my ($readable, $writable) = ('', '');
+        my $listener = $self->{listener};
+        my $now = time();
+        my $wait = 60;
+
+        vec($readable, fileno($self->{control}), 1) = 1;
+        vec($readable, fileno($listener), 1) = 1 if $listener;
+
+        for my $c (values %{ $self->{connections} }) {
+            vec($readable, $c->{fd}, 1) = 1 unless $c->{deaf};
+            vec($writable, $c->{fd}, 1) = 1 if $c->{out} ne '';
+
+            if (defined $c->{wake} && $c->{wake} - $now < $wait) {
+                $wait = $c->{wake} > $now ? $c->{wake} - $now : 0;
+            }
+        }
+
+        my $n = select($readable, $writable, undef, $wait);
+        next if $n < 0;
+
+        $self->wake_up();
+
+        for my $c (values %{ $self->{connections} }) {
+            $self->flush($c) if vec($writable, $c->{fd}, 1) && !$c->{gone};
+            $self->read($c) if vec($readable, $c->{fd}, 1) && !$c->{gone};
+        }
+
+        $self->accept() if $listener && vec($readable, fileno($listener), 1);
+        $self->obey() or return if vec($readable, fileno($self->{control}), 1);
+    }
+}
+
+
+# orders of the test; false at their end
+
+sub obey {
+    my ($self) = @_;
+
+    my $control = $self->{control};
+
+    # one question at a time: nothing is left in the handle's buffer
+    my $line = <$control>;
+    return 0 unless defined $line;
+
+    my $order = JSON::PP::decode_json($line);
+    my $answer = { ok => 1 };
+
+    $self->configure($order->{set}) if $order->{set};
+
+    if ($order->{stats}) {
+        $answer = {
+            open     => scalar keys %{ $self->{connections} },
+            total    => $self->{total},
+            messages => $self->{accepted},
+        };
+    }
+
+    syswrite($control, JSON::PP::encode_json($answer) . "\n");
+    return 1;
+}
+
+
+sub configure {
+    my ($self, $set) = @_;
+
+    for my $name (keys %$set) {
+        my $value = $set->{$name};
+
+        if ($name eq 'extensions' || $name eq 'hostname') {
+            $self->{$name} = $value;
+        } elsif ($name eq 'store') {
+            $self->{keep} = $value;
+        } elsif (defined $value) {
+            $self->{rules}{$name} = ref $value eq 'ARRAY' ? $value : [ $value ];
+        } else {
+            delete $self->{rules}{$name};
+        }
+    }
+
+    my ($connect) = @{ $self->{rules}{connect} // [] };
+    my $refuse = defined $connect && $connect eq 'refuse';
+    $refuse ? $self->unlisten() : $self->listen();
+}
+
+
+# connections
+
+
+sub accept {
+    my ($self) = @_;
+
+    my $socket = $self->{listener}->accept() or return;
+
+    $socket->blocking(0);
+    setsockopt($socket, IPPROTO_TCP, TCP_NODELAY, 1);
+
+    my $number = ++$self->{total};
+    my $file = sprintf('%s/connection-%06d', $self->{store}, $number);
+
+    my $c = {
+        socket   => $socket,
+        fd       => fileno($socket),
+        number   => $number,
+        in       => '',
+        out      => '',
+        commands => [],
+        xclient  => {},
+        awaited  => 'nothing (no greeting yet)',
+    };
+
+    if ($self->{keep}) {
+        open($c->{transcript}, '>:raw', "$file.transcript")
+            or die "$file: $!\n";
+        open($c->{stream}, '>:raw', "$file.stream") or die "$file: $!\n";
+        $c->{$_}->autoflush(1) for qw(transcript stream);
+    }
+
+    $self->{connections}{ $c->{fd} } = $c;
+
+    $self->answer($c, 'connect', '', undef, sub {
+        $self->answer($c, 'greeting', '', "220 $self->{hostname} ESMTP");
+    });
+}
+
+
+sub note {
+    my ($self, $c, $text) = @_;
+
+    print { $c->{transcript} } $text, "\n" if $c->{transcript};
+}
+
+
+sub fault { my ($self, $c, $text) = @_; $self->note($c, "-- fault: $text") }
+
+
+sub read {
+    my ($self, $c) = @_;
+
+    my $n = sysread($c->{socket}, my $octets, 262144);
+
+    return if !defined $n && ($!{EAGAIN} || $!{EINTR});
+
+    if (!$n) {
+        my $where = defined $c->{raw} && !$c->{complete}
+            ? ' in the body after ' . length($c->{raw}) . ' octets' : '';
+        $self->note($c, '-- ' . (defined $n ? 'closed' : 'reset')
+            . " by client$where");
+        $self->finalize($c);
+        return;
+    }
+
+    print { $c->{stream} } $octets if $c->{stream};
+
+    if (defined $c->{wake} && $c->{awaited}) {
+        $self->fault($c, "octets before the reply to $c->{awaited}");
+    }
+
+    $c->{in} .= $octets;
+    $self->process($c);
+}
+
+
+sub flush {
+    my ($self, $c) = @_;
+
+    if ($c->{out} ne '') {
+        my $n = syswrite($c->{socket}, $c->{out});
+
+        if (defined $n) {
+            substr($c->{out}, 0, $n, '');
+
+        } elsif (!$!{EAGAIN} && !$!{EINTR}) {
+            $self->note($c, '-- reset by client');
+            $self->finalize($c);
+            return;
+        }
+    }
+
+    $self->shut($c) if $c->{out} eq '' && $c->{closing};
+}
+
+
+sub shut {
+    my ($self, $c) = @_;
+
+    if ($c->{closing} eq 'rst') {
+        setsockopt($c->{socket}, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0));
+    }
+
+    $self->note($c, "-- closed by relay ($c->{closing})");
+    $self->finalize($c);
+}
+
+
+sub finalize {
+    my ($self, $c) = @_;
+
+    return if $c->{gone}++;
+
+    # a message that was never answered; there before the end is seen
+    (delete $c->{unanswered})->('') if $c->{unanswered};
+
+    delete $self->{connections}{ $c->{fd} };
+    close(delete $c->{socket});
+
+    # the closures in it hold the connection
+    delete $c->{resume};
+    delete $c->{wake};
+}
+
+
+sub wake_up {
+    my ($self) = @_;
+
+    my $now = time();
+
+    for my $c (values %{ $self->{connections} }) {
+        next if !defined $c->{wake} || $c->{wake} > $now;
+
+        delete $c->{wake};
+        (delete $c->{resume})->();
+        $self->process($c);
+    }
+}
+
+
+sub later {
+    my ($self, $c, $seconds, $code) = @_;
+
+    $c->{wake} = time() + $seconds;
+    $c->{resume} = $code;
+}
+
+
+# what is in the buffer, as far as it may be looked at
+
+sub process {
+    my ($self, $c) = @_;
+
+    until ($c->{gone} || $c->{closing} || $c->{hung} || defined $c->{wake}) {
+        last if $c->{in} eq '';
+
+        if (defined $c->{raw}) {
+            $self->body($c) or last;
+
+        } else {
+            $c->{in} =~ s/^(.*?)\r\n//s or last;
+            $self->command($c, $1);
+        }
+    }
+
+    $self->flush($c) unless $c->{gone};
+}
+
+
+# answers
+
+
+# Does what the rules of a stage say, or gives the default reply; then calls
+# $done with the reply that was given.
+
+sub answer {
+    my ($self, $c, $stage, $line, $default, $done) = @_;
+
+    my $action = $self->rule($stage, $line);
+
+    $self->act($c, $action, $default, sub {
+        my ($reply) = @_;
+        delete $c->{awaited};
+        $done->($reply) if $done;
+    });
+}
+
+
+sub rule {
+    my ($self, $stage, $line) = @_;
+
+    for my $rule (@{ $self->{rules}{$stage} // [] }) {
+        return $rule if ref $rule ne 'HASH';
+
+        next if defined $rule->{match} && $line !~ /$rule->{match}/;
+        next if defined $rule->{times} && $rule->{times}-- <= 0;
+
+        return exists $rule->{action} && !exists $rule->{after}
+            ? $rule->{action} : $rule;
+    }
+
+    return 'ok';
+}
+
+
+sub act {
+    my ($self, $c, $action, $default, $done) = @_;
+
+    if (ref $action eq 'HASH') {
+        $self->act_complex($c, $action, $default, $done);
+
+    } elsif ($action eq 'ok') {
+        $self->reply($c, $default) if defined $default;
+        $done->($default // '');
+
+    } elsif ($action eq 'close' || $action eq 'rst') {
+        $c->{closing} = $action;
+        $self->flush($c);
+
+    } elsif ($action eq 'hang') {
+        $self->note($c, '-- hangs');
+        $c->{hung} = 1;
+
+    } elsif ($action eq 'garbage') {
+        $self->emit($c, "\x00\xff\x16\x03 this is no reply\r\n");
+
+    } else {
+        $self->reply($c, $action);
+        $done->($action);
+    }
+}
+
+
+sub act_complex {
+    my ($self, $c, $action, $default, $done) = @_;
+
+    my $then = $action->{then} // $action->{action} // 'ok';
+
+    if (defined $action->{delay}) {
+        $self->later($c, $action->{delay},
+            sub { $self->act($c, $then, $default, $done) });
+
+    } elsif (defined $action->{trickle}) {
+        my $reply = $then eq 'ok' ? $default : $then;
+        $self->trickle($c, $action->{trickle}, $reply, $done);
+
+    } elsif (defined $action->{send}) {
+        $self->emit($c, $action->{send});
+        $c->{closing} = 'close' if $action->{close};
+
+    } else {
+        my $reply = $action->{reply} // $default;
+        $self->reply($c, $reply);
+        $c->{closing} = 'close' if $action->{close};
+        $done->($reply);
+    }
+}
+
+
+sub trickle {
+    my ($self, $c, $pause, $reply, $done) = @_;
+
+    $self->note($c, "S: $_") for split /\n/, $reply;
+
+    my @octets = split //, wire($reply);
+    my $next;
+
+    $next = sub {
+        $c->{out} .= shift @octets;
+        $self->flush($c);
+        return if $c->{gone};
+
+        if (@octets) {
+            $self->later($c, $pause, $next);
+        } else {
+            undef $next;
+            $done->($reply);
+        }
+    };
+
+    $self->later($c, $pause, $next);
+}
+
+
+sub reply {
+    my ($self, $c, $reply) = @_;
+
+    $self->note($c, "S: $_") for split /\n/, $reply;
+    $c->{out} .= wire($reply);
+    $c->{closing} = 'close' if $reply =~ /^421/;
+}
+
+
+sub emit {
+    my ($self, $c, $octets) = @_;
+
+    my $shown = $octets;
+    $shown =~ s/([^ -~])/sprintf('\\x%02x', ord $1)/ge;
+    $self->note($c, "S: [$shown]");
+    $c->{out} .= $octets;
+}
+
+
+sub wire { return join('', map { "$_\r\n" } split /\r?\n/, $_[0]) }
+
+
+# commands
+
+
+sub command {
+    my ($self, $c, $line) = @_;
+
+    $self->note($c, "C: $line");
+    push @{ $c->{commands} }, $line;
+
+    my $verb = uc(($line =~ /^(\S*)/)[0]);
+
+    $self->fault($c, 'control octets in a command')
+        if $line =~ /[\x00-\x1f\x7f]/;
+    $self->fault($c, 'a command of more than 512 octets')
+        if length($line) > 510 && $verb !~ /^(?:MAIL|RCPT|AUTH)$/;
+
+    delete $c->{awaited};
+
+    if ($LAST_OF_GROUP{$verb} || !$self->offers('PIPELINING')) {
+        $c->{awaited} = $verb;
+        $self->fault($c, "octets before the reply to $verb")
+            if $c->{in} ne '';
+    }
+
+    if ($c->{auth_wanted}) {
+        $self->auth_answer($c, $line);
+        return;
+    }
+
+    my $handler = $COMMANDS{$verb};
+
+    if (!$handler) {
+        $self->answer($c, 'unknown', $line, '500 5.5.2 Command unknown');
+        return;
+    }
+
+    $handler->($self, $c, $line);
+}
+
+
+sub offers {
+    my ($self, $extension) = @_;
+
+    return scalar grep { /^\Q$extension\E\b/i } @{ $self->{extensions} };
+}
+
+
+sub reset_transaction {
+    my ($c) = @_;
+
+    delete @$c{qw(from mail_parameters)};
+    $c->{rcpts} = [];
+}
+
+
+sub command_ehlo {
+    my ($self, $c, $line) = @_;
+
+    my ($verb, $name) = $line =~ /^(\S+)\s*(.*)/;
+    my @lines = ($self->{hostname});
+    push @lines, @{ $self->{extensions} } if uc $verb eq 'EHLO';
+    my $last = pop @lines;
+    my $reply = join('', map { "250-$_\n" } @lines) . "250 $last";
+
+    $self->answer($c, 'ehlo', $line, $reply, sub {
+        return unless $_[0] =~ /^250/;
+        $c->{helo} = $name;
+        reset_transaction($c);
+    });
+}
+
+
+sub command_xclient {
+    my ($self, $c, $line) = @_;
+
+    my $default = "220 $self->{hostname} ESMTP";
+
+    $default = '550 5.7.0 Error: insufficient authorization'
+        unless $self->offers('XCLIENT');
+    $default = '503 5.5.1 Error: MAIL transaction in progress'
+        if defined $c->{from};
+
+    $self->answer($c, 'xclient', $line, $default, sub {
+        return unless $_[0] =~ /^2/;
+
+        for my $attribute (split ' ', $line =~ s/^\S+\s*//r) {
+            my ($name, $value) = split /=/, $attribute, 2;
+            $value =~ s/\+([0-9A-F]{2})/chr hex $1/ge;
+            $c->{xclient}{ uc $name } = $value;
+        }
+
+        delete $c->{helo};
+        reset_transaction($c);
+    });
+}
+
+
+sub command_auth {
+    my ($self, $c, $line) = @_;
+
+    if ($line =~ /^AUTH\s+PLAIN$/i) {
+        $c->{auth_wanted} = 1;
+        $self->reply($c, '334 ');
+        return;
+    }
+
+    $self->auth_answer($c, $line =~ s/^AUTH\s+\S+\s*//ir);
+}
+
+
+sub auth_answer {
+    my ($self, $c, $response) = @_;
+
+    delete $c->{auth_wanted};
+
+    $self->answer($c, 'auth', $response, '235 2.7.0 Authentication successful',
+        sub { $c->{auth} = $response if $_[0] =~ /^235/ });
+}
+
+
+sub command_mail {
+    my ($self, $c, $line) = @_;
+
+    my $default = '250 2.1.0 Ok';
+
+    $default = '503 5.5.1 Error: nested MAIL command' if defined $c->{from};
+    $default = '503 5.5.1 Error: send HELO/EHLO first'
+        unless defined $c->{helo};
+
+    $self->answer($c, 'mail', $line, $default, sub {
+        return unless $_[0] =~ /^250/;
+        ($c->{from}, $c->{mail_parameters}) = path($line);
+        $c->{rcpts} = [];
+    });
+}
+
+
+sub command_rcpt {
+    my ($self, $c, $line) = @_;
+
+    my $default = defined $c->{from}
+        ? '250 2.1.5 Ok' : '503 5.5.1 Error: need MAIL command';
+
+    $self->answer($c, 'rcpt', $line, $default, sub {
+        push @{ $c->{rcpts} }, (path($line))[0] if $_[0] =~ /^25/;
+    });
+}
+
+
+# the address without its brackets, and the parameters
+
+sub path {
+    my ($line) = @_;
+
+    $line =~ s/^\w+ \w+:\s*//;
+
+    return ($1, $2)
+        if $line =~ /^<((?:"(?:\\.|[^"\\])*"|[^>"])*)>\s*(.*)/;
+    return ($line, '');
+}
+
+
+sub command_data {
+    my ($self, $c, $line) = @_;
+
+    my $default = '354 End data with <CR><LF>.<CR><LF>';
+
+    $default = '554 5.5.1 Error: no valid recipients'
+        unless @{ $c->{rcpts} // [] };
+    $default = '503 5.5.1 Error: need RCPT command' unless defined $c->{from};
+
+    $self->answer($c, 'data', $line, $default, sub {
+        return unless $_[0] =~ /^354/;
+        $c->{raw} = '';
+        delete $c->{complete};
+        $c->{body_rule} = $self->rule('body', '');
+    });
+}
+
+
+sub command_rset {
+    my ($self, $c, $line) = @_;
+
+    $self->answer($c, 'rset', $line, '250 2.0.0 Ok',
+        sub { reset_transaction($c) });
+}
+
+
+sub command_noop {
+    my ($self, $c, $line) = @_;
+
+    $self->answer($c, 'noop', $line, '250 2.0.0 Ok');
+}
+
+
+sub command_quit {
+    my ($self, $c, $line) = @_;
+
+    $self->answer($c, 'quit', $line, '221 2.0.0 Bye', sub {
+        $c->{closing} = 'quit';
+    });
+}
+
+
+# the body: only CRLF "." CRLF ends it
+
+
+sub body {
+    my ($self, $c) = @_;
+
+    # the end may have begun in what is there already
+    my $from = length($c->{raw}) > 4 ? length($c->{raw}) - 4 : 0;
+
+    $c->{raw} .= $c->{in};
+    $c->{in} = '';
+
+    return 0 if $self->body_rule($c);
+
+    my $end = -1;
+
+    if ($from == 0 && substr($c->{raw}, 0, 3) eq ".\r\n") {
+        $end = 3;
+    } else {
+        my $at = index($c->{raw}, "\r\n.\r\n", $from);
+        $end = $at + 5 if $at >= 0;
+    }
+
+    return 0 if $end < 0;
+
+    $c->{in} = substr($c->{raw}, $end);
+    $c->{raw} = substr($c->{raw}, 0, $end);
+    $c->{complete} = 1;
+
+    $self->end_of_data($c);
+    return 1;
+}
+
+
+# true if a rule stops the reading
+
+sub body_rule {
+    my ($self, $c) = @_;
+
+    my $rule = $c->{body_rule};
+    return 0 if ref $rule ne 'HASH' && $rule eq 'ok';
+
+    my $after = ref $rule eq 'HASH' ? $rule->{after} // 0 : 0;
+    return 0 if length($c->{raw}) < $after;
+
+    my $action = ref $rule eq 'HASH'
+        ? $rule->{action} // { delay => $rule->{delay} } : $rule;
+
+    $c->{body_rule} = 'ok';
+    $self->note($c, '-- body rule after ' . length($c->{raw}) . ' octets');
+
+    if (ref $action eq 'HASH' && defined $action->{delay}) {
+        # what is there already is looked at again then
+        $c->{deaf} = 1;
+        ($c->{in}, $c->{raw}) = ($c->{raw}, '');
+        $self->later($c, $action->{delay}, sub { delete $c->{deaf} });
+        return 1;
+    }
+
+    $c->{deaf} = 1 if $action eq 'hang';
+    $self->act($c, $action, undef, sub { });
+
+    return $c->{gone} || $c->{closing} || $c->{hung} ? 1 : 0;
+}
+
+
+sub end_of_data {
+    my ($self, $c) = @_;
+
+    my $raw = $c->{raw};
+    my $queue_id = sprintf('%s%06d', uc $self->{name}, $self->{stored} + 1);
+
+    $self->note($c, '-- body of ' . length($raw) . ' octets');
+
+    my $message = {
+        from            => $c->{from},
+        mail_parameters => $c->{mail_parameters},
+        rcpts           => [ @{ $c->{rcpts} } ],
+        raw             => $raw,
+        data            => decoded($raw),
+        helo            => $c->{helo},
+        xclient         => { %{ $c->{xclient} } },
+        auth            => $c->{auth},
+        commands        => $c->{commands},
+        connection      => $c->{number},
+        queue_id        => $queue_id,
+        accepted        => 0,
+        reply           => '',
+    };
+
+    $c->{commands} = [];
+    reset_transaction($c);
+
+    # reads commands again, but not before the reply
+    delete $c->{raw};
+
+    $c->{awaited} = 'the end of data' unless $self->offers('PIPELINING');
+
+    $c->{unanswered} = sub {
+        my ($reply) = @_;
+        $message->{reply} = $reply;
+        $message->{accepted} = $reply =~ /^250/ ? 1 : 0;
+        $self->store($message);
+    };
+
+    # a reply is flushed later, so the message is there when it is seen
+    $self->answer($c, 'dot', '', "250 2.0.0 Ok: queued as $queue_id", sub {
+        (delete $c->{unanswered})->($_[0]);
+    });
+
+    (delete $c->{unanswered})->('') if $c->{hung} && $c->{unanswered};
+}
+
+
+sub decoded {
+    my ($raw) = @_;
+
+    my $data = substr($raw, 0, -3);
+    $data =~ s/(\A|\r\n)\./$1/g;
+    return $data;
+}
+
+
+sub store {
+    my ($self, $message) = @_;
+
+    $self->{stored}++;
+    $self->{accepted}++ if $message->{accepted};
+    return unless $self->{keep};
+
+    my $file = sprintf('%s/message-%06d', $self->{store}, $self->{stored});
+    Storable::nstore($message, "$file.new");
+    rename("$file.new", $file) or die "$file: $!\n";
+}
+
+
+1;
