@@ -765,7 +765,8 @@ sub end_of_data {
     $c->{unanswered} = sub {
         my ($reply) = @_;
         $message->{reply} = $reply;
-        $message->{accepted} = $reply =~ /^250/ ? 1 : 0;
+        $message->{accepted} = $reply ne ''
+            && !(grep { !/^250/ } split /\n/, $reply) ? 1 : 0;
         $self->store($message);
     };
 
