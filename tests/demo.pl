@@ -259,7 +259,7 @@ sub look_at_relays {
 
     check('messages at a and b, in turn',
         join(' and ', map { scalar($RELAY{$_}->messages()) } qw(a b)),
-        @outbound == 5 && $RELAY{a}->messages() && $RELAY{b}->messages());
+        @outbound == 5 && !grep { !$RELAY{$_}->messages() } qw(a b));
     check('all of them from Alice', 'yes',
         !grep { $_->{from} ne $ALICE } @outbound);
     check('messages at c, the newsletter', scalar @bulk, @bulk == 1
@@ -413,13 +413,17 @@ sub said {
     my ($what, $reply, $expected) = @_;
 
     $reply //= 'no reply';
-    check($what, (split(/\n/, $reply))[-1], $reply =~ $expected,
+    check($what, (split(/\n/, $reply))[-1], scalar($reply =~ $expected),
         "expected /$expected/");
 }
 
 
+# a scalar each: a match that fails is nothing at all in a list
+
 sub check {
     my ($what, $value, $right, $expected) = @_;
+
+    die "check: $what\n" unless @_ == 3 || @_ == 4 && $expected =~ /^expected/;
 
     text(sprintf('   %-5s  %-32s  %s', $right ? 'ok' : 'WRONG', $what,
         $value));

@@ -1,0 +1,66 @@
+#!/usr/bin/perl
+
+# Each example of policies/examples passes "nginx -t" without a word, and so
+# does the one in README.md.  Only what a test's machine has not is changed:
+# places of files, and ports to listen on.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../tests/lib";
+
+use Test::More;
+
+use MailPolicy;
+
+my $t = MailPolicy->new();
+my $ROOT = $t->root();
+
+my @examples = sort glob("$ROOT/policies/examples/*.conf");
+
+cmp_ok(scalar @examples, '>=', 5, 'there are examples');
+
+$t->certificate('mail');
+$t->write_file('mail.users',
+    'alice@example.com:' . $t->crypt('wonderland') . "\n");
+
+my $readme = $t->read_file("$ROOT/README.md");
+
+for my $file (@examples) {
+    my ($name) = $file =~ m{([^/]+)$};
+    my $text = $t->read_file($file);
+
+    passes($name, $text);
+    like($text, qr/\A# \S/, "$name: says what it is for");
+    like($readme, qr/\Q$name\E/, "$name: is in README.md");
+}
+
+my ($example) = $readme
+    =~ /^## A complete example\n.*?^```nginx\n(.*?)^```$/ms;
+
+ok(defined $example, 'README.md has a complete example')
+    and passes('README.md', $example);
+
+$t->done();
+
+
+sub passes {
+    my ($name, $text) = @_;
+
+    my $ports = 0;
+    my $changed = $text;
+
+    $changed =~ s{^load_module .*\n}{}mg;
+    $changed =~ s{/etc/nginx/|/var/log/nginx/}{%%DIR%%/}g;
+    $changed =~ s{^(\s+listen +)(?:[\d.]+:)?\d+}
+                 {$1 . '127.0.0.1:%%PORT_' . ++$ports . '%%'}mge;
+
+    my ($passed, $output) = $t->check_conf($changed);
+
+    ok($passed && $output !~ /\[(?:warn|error|crit|alert|emerg)\]/,
+        "$name: nginx -t") or diag($output);
+    like($text, qr/^load_module modules\/ngx_mail_policy_module\.so;$/m,
+        "$name: is complete");
+    cmp_ok($ports, '>', 0, "$name: listens");
+}
