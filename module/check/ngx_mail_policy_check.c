@@ -39,9 +39,16 @@ ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
     ngx_array_t *charged, ngx_pool_t *pool, ngx_mail_policy_check_pt handler,
     void *data)
 {
-    ngx_int_t                 rc;
-    ngx_uint_t                i, records;
-    ngx_mail_policy_limit_t  *limit;
+    ngx_int_t                   rc;
+    ngx_uint_t                  i, records;
+    ngx_mail_policy_limit_t    *limit;
+    ngx_mail_policy_charged_t  *seen;
+
+    seen = charged->elts;
+
+    if (check->waits && seen[check->waits - 1].owner) {
+        return NGX_BUSY;
+    }
 
     ngx_memzero(check, sizeof(ngx_mail_policy_check_t));
 
@@ -191,7 +198,17 @@ ngx_mail_policy_check_first(ngx_mail_policy_check_t *check,
                                charge->key.len)
                == 0)
         {
-            return seen[i].owner ? NGX_BUSY : NGX_DECLINED;
+            if (seen[i].paid) {
+                return NGX_DECLINED;
+            }
+
+            if (seen[i].owner) {
+                check->waits = i + 1;
+                return NGX_BUSY;
+            }
+
+            seen[i].owner = check;
+            return NGX_OK;
         }
     }
 
@@ -202,10 +219,16 @@ ngx_mail_policy_check_first(ngx_mail_policy_check_t *check,
 
     seen->limit = charge->name;
     seen->owner = check;
+    seen->paid = 0;
     seen->key.len = charge->key.len;
     seen->key.data = ngx_pstrdup(check->pool, &charge->key);
 
-    return seen->key.data ? NGX_OK : NGX_ERROR;
+    if (seen->key.data == NULL) {
+        check->charged->nelts--;
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -225,7 +248,6 @@ ngx_mail_policy_check_release(ngx_mail_policy_check_t *check)
 
     for (i = 0; i < check->charged->nelts; i++) {
         if (seen[i].owner == check) {
-            seen[i].key.len = 0;
             seen[i].owner = NULL;
         }
     }
@@ -247,6 +269,7 @@ ngx_mail_policy_check_accepted(ngx_mail_policy_check_t *check)
     for (i = 0; i < check->charged->nelts; i++) {
         if (seen[i].owner == check) {
             seen[i].owner = NULL;
+            seen[i].paid = 1;
         }
     }
 }

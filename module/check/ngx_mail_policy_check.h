@@ -63,22 +63,24 @@ struct ngx_mail_policy_check_s {
     ngx_mail_policy_check_pt      handler;
     void                         *data;
     ngx_pool_t                   *pool;
+    ngx_uint_t                    waits;    /* for charged[waits - 1] */
     unsigned                      answered:1;
 };
 
 
-/* the keys under which a transaction's message was charged at RCPT */
+/* the keys under which a transaction's message is charged at RCPT */
 typedef struct {
     ngx_str_t                     limit;
-    ngx_str_t                     key;      /* len 0: given back */
-    ngx_mail_policy_check_t      *owner;    /* NULL: its recipient stands */
+    ngx_str_t                     key;
+    ngx_mail_policy_check_t      *owner;    /* is about to pay, or NULL */
+    unsigned                      paid:1;   /* and its recipient stands */
 } ngx_mail_policy_charged_t;
 
 
 /*
- * phase: NGX_MAIL_POLICY_AT_MAIL or _AT_RCPT.  pool: the transaction's, must
- * outlive the check.  charged: of ngx_mail_policy_charged_t, kept by the
- * caller through a transaction.
+ * check: all zeroes before the first start.  phase: NGX_MAIL_POLICY_AT_MAIL
+ * or _AT_RCPT.  pool: the transaction's, must outlive the check.  charged: of
+ * ngx_mail_policy_charged_t, kept by the caller through a transaction.
  *
  * NGX_OK: nothing limits it, no handler, nothing to end; NGX_AGAIN: the
  * handler will come; NGX_BUSY: another recipient of this transaction is about

@@ -626,8 +626,8 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     }
 
     if (reply->code < 400
-        && reply->code / 100
-           != (stage == NGX_MAIL_POLICY_RELAY_DATA ? 3u : 2u))
+        && (stage == NGX_MAIL_POLICY_RELAY_DATA ? reply->code != 354
+                                                : reply->code >= 300))
     {
         ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
         return;
@@ -640,7 +640,10 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     switch (stage) {
 
     case NGX_MAIL_POLICY_RELAY_MAIL:
-        if (reply->code >= 300) {
+
+        /* a forgotten one has RSET behind it, and perhaps another MAIL */
+
+        if (reply->code >= 300 && tag) {
             relay->in_transaction = 0;
         }
 
@@ -1006,26 +1009,29 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
 
     c = relay->pc.connection;
 
+    timeout = (relay->stage == NGX_MAIL_POLICY_RELAY_QUIT)
+              ? NGX_MAIL_POLICY_RELAY_LINGER : relay->conf.reply_timeout;
+
     if (relay->out_sent < relay->out_len || relay->blocked) {
-        ngx_add_timer(c->write, relay->conf.reply_timeout);
+        ngx_add_timer(c->write, timeout);
 
     } else if (c->write->timer_set) {
         ngx_del_timer(c->write);
     }
 
-    timeout = 0;
+    if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL) {
 
-    if (relay->stage < NGX_MAIL_POLICY_RELAY_MAIL) {
-        timeout = relay->conf.reply_timeout;
+        if (ngx_queue_empty(&relay->sent)) {
+            timeout = 0;
 
-    } else if (!ngx_queue_empty(&relay->sent)) {
-        q = ngx_queue_head(&relay->sent);
-        cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
+        } else {
+            q = ngx_queue_head(&relay->sent);
+            cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
 
-        timeout = (cmd->stage == NGX_MAIL_POLICY_RELAY_FINAL)
-                  ? relay->conf.final_timeout
-                  : (cmd->stage == NGX_MAIL_POLICY_RELAY_QUIT)
-                    ? NGX_MAIL_POLICY_RELAY_LINGER : relay->conf.reply_timeout;
+            if (cmd->stage == NGX_MAIL_POLICY_RELAY_FINAL) {
+                timeout = relay->conf.final_timeout;
+            }
+        }
     }
 
     if (timeout) {

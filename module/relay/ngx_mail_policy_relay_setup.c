@@ -113,7 +113,9 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
 
     case NGX_MAIL_POLICY_RELAY_XCLIENT:
 
-        if (reply->code != 220) {
+        /* 220 of Postfix; others say 250 */
+
+        if (reply->code >= 300) {
             rc = NGX_ERROR;
             break;
         }

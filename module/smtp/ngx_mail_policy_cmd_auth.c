@@ -29,6 +29,10 @@
 #define NGX_MAIL_POLICY_AUTH_USERNAME  1
 #define NGX_MAIL_POLICY_AUTH_PASSWORD  2
 
+/* one text, whatever it was that was wrong */
+#define NGX_MAIL_POLICY_AUTH_INVALID                                         \
+    "535 5.7.8 Authentication credentials invalid"
+
 
 static ngx_int_t ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s,
     u_char *data, size_t len);
@@ -211,8 +215,7 @@ ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s, u_char *data,
     mpol_plain_t  plain;
 
     if (mpol_plain_parse(data, len, &plain) != MPOL_OK) {
-        return ngx_mail_policy_auth_refused(s,
-                                 "535 5.7.8 Authentication credentials invalid");
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_INVALID);
     }
 
     /* acting for somebody else is not provided for */
@@ -223,8 +226,7 @@ ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s, u_char *data,
                           plain.authcid.len)
                != 0))
     {
-        return ngx_mail_policy_auth_refused(s,
-                                 "535 5.7.8 Authentication credentials invalid");
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_INVALID);
     }
 
     ngx_memcpy(s->login, plain.authcid.data, plain.authcid.len);
@@ -266,8 +268,7 @@ ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s, u_char *data,
     ngx_str_t  password;
 
     if (s->auth_login.len == 0 || len == 0 || len > MPOL_PASSWORD_MAX) {
-        return ngx_mail_policy_auth_refused(s,
-                                 "535 5.7.8 Authentication credentials invalid");
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_INVALID);
     }
 
     password.data = data;
@@ -313,8 +314,7 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
                       "client failed to authenticate as \"%V\"",
                       &s->auth_login);
 
-        ngx_mail_policy_session_error(s,
-                               "535 5.7.8 Authentication credentials invalid");
+        ngx_mail_policy_session_error(s, NGX_MAIL_POLICY_AUTH_INVALID);
         break;
 
     default:

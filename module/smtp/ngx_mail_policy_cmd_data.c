@@ -64,7 +64,7 @@ ngx_mail_policy_cmd_data_check(ngx_mail_policy_session_t *s,
     }
 
     if (s->transaction == NULL) {
-        ngx_mail_policy_session_error(s, "503 5.5.1 Need MAIL command");
+        ngx_mail_policy_session_no_mail(s);
         return NGX_DECLINED;
     }
 
@@ -314,17 +314,26 @@ void
 ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_relay_stage_e stage, mpol_reply_t *reply)
 {
-    ngx_str_t  text;
+    ngx_str_t   text;
+    ngx_uint_t  code;
 
-    if (ngx_mail_policy_transaction_text(t, reply->code, reply, "0.0", &text)
+    /*
+     * 421 closes the relay's connection, not ours; and whatever 2xx it is
+     * that the relay says, the client may know one only
+     */
+
+    code = (reply->code == 421) ? 451 : (reply->code < 300) ? 250
+                                                            : reply->code;
+
+    if (ngx_mail_policy_transaction_text(t, code, reply, "0.0", &text)
         != NGX_OK)
     {
         /* the class must not change, whatever else */
 
-        if (reply->code < 300) {
+        if (code < 300) {
             ngx_str_set(&text, "250 2.0.0 Ok");
 
-        } else if (reply->code < 500) {
+        } else if (code < 500) {
             text = ngx_mail_policy_body_memory;
 
         } else {
@@ -333,19 +342,19 @@ ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
     }
 
     if (stage == NGX_MAIL_POLICY_RELAY_BODY) {
-        ngx_mail_policy_body_fail(t, reply->code, &text);
+        ngx_mail_policy_body_fail(t, code, &text);
         return;
     }
 
     t->dot = 0;
     t->data = 0;
 
-    ngx_mail_policy_body_finish(t, reply->code < 300
+    ngx_mail_policy_body_finish(t, code < 300
                                    ? NGX_MAIL_POLICY_ACCEPTED
-                                   : reply->code < 500
+                                   : code < 500
                                      ? NGX_MAIL_POLICY_DEFERRED
                                      : NGX_MAIL_POLICY_REJECTED,
-                                reply->code, &text);
+                                code, &text);
 }
 
 

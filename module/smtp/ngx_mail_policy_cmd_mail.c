@@ -60,6 +60,10 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     ngx_mail_policy_envelope_t     *e;
     ngx_mail_policy_transaction_t  *t;
 
+    /* what a client may have pipelined, should this MAIL be refused */
+
+    s->trailing = s->conf->max_recipients + 1;
+
     rc = mpol_mail_parse(cmd->arg.data, cmd->arg.len,
                          s->esmtp ? s->conf->extensions : 0, &mail);
     if (rc != MPOL_OK) {
@@ -111,7 +115,7 @@ ngx_mail_policy_cmd_rcpt_check(ngx_mail_policy_session_t *s,
     mpol_command_t *cmd)
 {
     if (s->transaction == NULL) {
-        ngx_mail_policy_session_error(s, "503 5.5.1 Need MAIL command");
+        ngx_mail_policy_session_no_mail(s);
         return NGX_DECLINED;
     }
 

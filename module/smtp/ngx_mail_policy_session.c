@@ -46,6 +46,7 @@ static ngx_int_t ngx_mail_policy_session_parse(ngx_mail_session_t *ms);
 static void ngx_mail_policy_session_init_protocol(ngx_event_t *rev);
 static ngx_mail_policy_session_t *ngx_mail_policy_session_create(
     ngx_mail_session_t *ms);
+static void ngx_mail_policy_session_ssl(ngx_connection_t *c);
 static void ngx_mail_policy_session_process(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_session_line(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
@@ -107,7 +108,12 @@ ngx_mail_policy_session_parse(ngx_mail_session_t *ms)
     ngx_memcpy(s->in, ms->buffer->pos, len);
     s->in_last = len;
 
-    /* a full buffer would turn NGX_AGAIN into "too long command" */
+    /*
+     * A full buffer would turn NGX_AGAIN into "too long command"; and there
+     * may be a password in it.
+     */
+
+    ngx_explicit_memzero(ms->buffer->pos, len);
 
     ms->buffer->pos = ms->buffer->start;
     ms->buffer->last = ms->buffer->start;
@@ -144,6 +150,8 @@ ngx_mail_policy_session_init_protocol(ngx_event_t *rev)
         ngx_mail_smtp_init_protocol(rev);
         return;
     }
+
+    ngx_mail_policy_session_ssl(c);
 
     s->starttls = 0;
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
@@ -206,7 +214,26 @@ ngx_mail_policy_session_create(ngx_mail_session_t *ms)
 
     ngx_mail_set_ctx(ms, s, ngx_mail_policy_module);
 
+    ngx_mail_policy_session_ssl(c);
+
     return s;
+}
+
+
+static void
+ngx_mail_policy_session_ssl(ngx_connection_t *c)
+{
+    if (c->ssl == NULL) {
+        return;
+    }
+
+    /* what was not taken is tried again, in a buffer that may have grown */
+
+    SSL_set_mode(c->ssl->connection, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+
+    /* a client may send on and on instead of its close_notify */
+
+    c->ssl->no_wait_shutdown = 1;
 }
 
 
@@ -229,8 +256,22 @@ ngx_mail_policy_session_read_handler(ngx_event_t *rev)
             return;
         }
 
-        c->close = 0;
         c->idle = 0;
+
+        if (!s->shutdown) {
+
+            /*
+             * Not from here, outside of the event loop: a worker whose last
+             * timer is gone exits, whatever is posted (421 to the client,
+             * QUIT to the relay, charges to be given back).
+             */
+
+            s->shutdown = 1;
+            ngx_post_event(rev, &ngx_posted_next_events);
+            return;
+        }
+
+        c->close = 0;
 
         ngx_mail_policy_session_close(s, "421 4.3.2 Service shutting down");
         return;
@@ -629,7 +670,12 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
         ngx_mail_policy_session_input_free(s);
     }
 
-    if (!owed) {
+    /*
+     * A worker that shuts down waits for timers only; relay and store have
+     * theirs, the thread that hashes a password has none.
+     */
+
+    if (!owed && s->auth == NULL) {
         if (c->read->timer_set) {
             ngx_del_timer(c->read);
         }
@@ -677,6 +723,24 @@ ngx_mail_policy_session_error(ngx_mail_policy_session_t *s, const char *reply)
 }
 
 
+/*
+ * RFC 2920, section 3.1: a client that pipelines sends RCPT and DATA whatever
+ * became of its MAIL, so it is no error of the client's then.
+ */
+
+void
+ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s)
+{
+    if (s->trailing) {
+        s->trailing--;
+        ngx_mail_policy_reply(s, "503 5.5.1 Need MAIL command");
+        return;
+    }
+
+    ngx_mail_policy_session_error(s, "503 5.5.1 Need MAIL command");
+}
+
+
 void
 ngx_mail_policy_session_close(ngx_mail_policy_session_t *s, const char *reply)
 {
@@ -684,13 +748,14 @@ ngx_mail_policy_session_close(ngx_mail_policy_session_t *s, const char *reply)
         return;
     }
 
+    /* takes the place of what is due, which nobody will answer any more */
+
+    ngx_mail_policy_session_release(s);
     ngx_mail_policy_reply(s, "%s", reply);
 
     s->closing = 1;
     s->connection->idle = 0;
     s->reading = NGX_MAIL_POLICY_READ_NOTHING;
-
-    ngx_mail_policy_session_release(s);
 
     if (s->connection->read->timer_set) {
         ngx_del_timer(s->connection->read);

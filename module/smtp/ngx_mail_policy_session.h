@@ -153,6 +153,8 @@ struct ngx_mail_policy_session_s {
     ngx_str_t                       auth_login;
     ngx_uint_t                      transactions;
     ngx_uint_t                      errors;
+    ngx_uint_t                      trailing;   /* commands that may follow
+                                                   a refused MAIL */
 
     u_char                          helo[256];
     u_char                          login[256];
@@ -160,6 +162,7 @@ struct ngx_mail_policy_session_s {
     unsigned                        greeted:1;
     unsigned                        esmtp:1;
     unsigned                        starttls:1;    /* after the 220 is out */
+    unsigned                        shutdown:1;    /* the worker is told */
     unsigned                        closing:1;     /* after the output */
     unsigned                        paused:1;      /* until output is out */
     unsigned                        finalized:1;
@@ -187,6 +190,9 @@ typedef struct {
                                        required, RFC 3207 section 4 */
 } ngx_mail_policy_command_t;
 
+
+/* no transaction for RCPT or DATA: an error, unless MAIL was just refused */
+void ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s);
 
 /* session: life */
 

@@ -262,6 +262,7 @@ ngx_mail_policy_transaction_ready(ngx_mail_policy_transaction_t *t)
 
     if ((t->lazy || t->mail_relayed) && !t->mail_answered) {
         t->mail_answered = 1;
+        t->session->trailing = 0;
         t->relay_told = t->mail_relayed;
 
         ngx_mail_policy_due_done(t->session, &t->due, &ok);
@@ -380,7 +381,10 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
 }
 
 
-/* moves each recipient on as far as it can go */
+/*
+ * Moves each recipient on as far as it can go.  One that is refused here may
+ * be what another, before it, has waited for.
+ */
 
 static void
 ngx_mail_policy_transaction_kick(ngx_mail_policy_transaction_t *t)
@@ -408,6 +412,7 @@ ngx_mail_policy_transaction_kick(ngx_mail_policy_transaction_t *t)
 
         if (!t->mail_asked && ngx_mail_policy_transaction_relay(t) != NGX_OK) {
             ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_relay);
+            next = ngx_queue_head(&t->rcpts);
             continue;
         }
 
@@ -415,6 +420,7 @@ ngx_mail_policy_transaction_kick(ngx_mail_policy_transaction_t *t)
             != NGX_OK)
         {
             ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_memory);
+            next = ngx_queue_head(&t->rcpts);
             continue;
         }
 

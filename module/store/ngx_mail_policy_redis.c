@@ -60,6 +60,7 @@ static ngx_uint_t ngx_mail_policy_redis_error(
     ngx_mail_policy_redis_reply_t *reply);
 static void ngx_mail_policy_redis_why(ngx_mail_policy_redis_conn_t *conn,
     ngx_str_t *text);
+static void ngx_mail_policy_redis_suspect(ngx_mail_policy_redis_conn_t *conn);
 static void ngx_mail_policy_redis_down(ngx_mail_policy_redis_conn_t *conn,
     ngx_err_t err, const char *why);
 static void ngx_mail_policy_redis_back(ngx_mail_policy_redis_t *redis);
@@ -149,8 +150,18 @@ ngx_mail_policy_redis_get(ngx_mail_policy_redis_t *redis)
         return NULL;
     }
 
+    /* what is asked in one turn of the event loop stays in its order */
+
+    conn = &redis->conns[redis->next % redis->nconns];
+
+    if (conn->state == NGX_MAIL_POLICY_REDIS_UP
+        && conn->peer.connection->write->posted)
+    {
+        return conn;
+    }
+
     for (i = 0; i < redis->nconns; i++) {
-        conn = &redis->conns[redis->next++ % redis->nconns];
+        conn = &redis->conns[++redis->next % redis->nconns];
 
         if (conn->state == NGX_MAIL_POLICY_REDIS_UP) {
             return conn;
@@ -278,9 +289,14 @@ ngx_mail_policy_redis_read_handler(ngx_event_t *rev)
     conn = c->data;
 
     if (c->close) {
-        /* worker_shutdown_timeout */
-        conn->redis->closing = 1;
-        ngx_mail_policy_redis_down(conn, 0, "shutting down");
+
+        /*
+         * worker_shutdown_timeout: sessions are cut now, and what they give
+         * back has to go out yet; exit_process() closes
+         */
+
+        c->close = 0;
+        c->error = 0;
         return;
     }
 
@@ -580,11 +596,54 @@ ngx_mail_policy_redis_back(ngx_mail_policy_redis_t *redis)
 }
 
 
+ngx_uint_t
+ngx_mail_policy_redis_busy(ngx_mail_policy_redis_t *redis)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; redis->conns && i < redis->nconns; i++) {
+        if (!ngx_queue_empty(&redis->conns[i].requests)) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 void
 ngx_mail_policy_redis_slow(ngx_mail_policy_redis_conn_t *conn)
 {
-    ngx_queue_t  *q;
+    ngx_uint_t                i;
+    ngx_queue_t              *q;
+    ngx_mail_policy_redis_t  *redis;
 
+    redis = conn->redis;
+
+    for (q = ngx_queue_head(&conn->requests);
+         q != ngx_queue_sentinel(&conn->requests);
+         q = ngx_queue_next(q))
+    {
+        ngx_mail_policy_redis_orphan(
+                 ngx_queue_data(q, ngx_mail_policy_redis_request_t, queue));
+    }
+
+    /*
+     * The same server is behind all of them.  What was asked of the others
+     * keeps its deadline, but nobody else shall wait to learn the same.
+     */
+
+    for (i = 0; i < redis->nconns; i++) {
+        ngx_mail_policy_redis_suspect(&redis->conns[i]);
+    }
+}
+
+
+/* it is used again when it has answered a PING */
+
+static void
+ngx_mail_policy_redis_suspect(ngx_mail_policy_redis_conn_t *conn)
+{
     if (conn->state != NGX_MAIL_POLICY_REDIS_UP) {
         return;
     }
@@ -594,14 +653,6 @@ ngx_mail_policy_redis_slow(ngx_mail_policy_redis_conn_t *conn)
 
     if (conn->redis->nup == 0) {
         ngx_mail_policy_redis_away(conn->redis, 0, "no answer in time");
-    }
-
-    for (q = ngx_queue_head(&conn->requests);
-         q != ngx_queue_sentinel(&conn->requests);
-         q = ngx_queue_next(q))
-    {
-        ngx_mail_policy_redis_orphan(
-                 ngx_queue_data(q, ngx_mail_policy_redis_request_t, queue));
     }
 
     ngx_add_timer(&conn->timer, NGX_MAIL_POLICY_REDIS_PATIENCE);

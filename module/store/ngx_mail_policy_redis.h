@@ -32,6 +32,9 @@
 #include "ngx_mail_policy_store.h"
 
 
+#define NGX_MAIL_POLICY_REDIS_WARNED  64
+
+
 typedef struct ngx_mail_policy_redis_conn_s     ngx_mail_policy_redis_conn_t;
 typedef struct ngx_mail_policy_redis_request_s
     ngx_mail_policy_redis_request_t;
@@ -92,6 +95,13 @@ struct ngx_mail_policy_redis_conn_s {
 };
 
 
+/* limits of which bad entries were told, by name */
+typedef struct {
+    uint32_t                         hash;
+    time_t                           when;
+} ngx_mail_policy_redis_warned_t;
+
+
 struct ngx_mail_policy_redis_s {
     /* configuration */
 
@@ -114,7 +124,7 @@ struct ngx_mail_policy_redis_s {
     ngx_uint_t                       next;
     ngx_log_t                        log;
     time_t                           complained; /* errors, in the log */
-    time_t                           warned[64]; /* bad entries, by limit */
+    ngx_mail_policy_redis_warned_t   warned[NGX_MAIL_POLICY_REDIS_WARNED];
     time_t                           counted;   /* "lost", in the log */
     ngx_uint_t                       lost;      /* charges not given back */
     unsigned                         away:1;    /* and the log says so */
@@ -130,6 +140,9 @@ void ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis);
 /* a connection that is up, or NULL: the store is away */
 ngx_mail_policy_redis_conn_t *ngx_mail_policy_redis_get(
     ngx_mail_policy_redis_t *redis);
+
+/* 1 if an answer is still to come, whether anybody waits for it or not */
+ngx_uint_t ngx_mail_policy_redis_busy(ngx_mail_policy_redis_t *redis);
 
 /* its requests get no answer in time; calls their done() */
 void ngx_mail_policy_redis_slow(ngx_mail_policy_redis_conn_t *conn);

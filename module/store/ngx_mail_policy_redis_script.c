@@ -76,6 +76,8 @@ static ngx_int_t ngx_mail_policy_redis_unit_parse(
 static void ngx_mail_policy_redis_charge_warn(ngx_mail_policy_redis_t *redis,
     ngx_mail_policy_redis_script_ctx_t *ctx,
     ngx_mail_policy_redis_reply_t *reply);
+static ngx_uint_t ngx_mail_policy_redis_may_warn(
+    ngx_mail_policy_redis_t *redis, ngx_str_t *name);
 static void ngx_mail_policy_redis_warn(ngx_mail_policy_redis_t *redis,
     ngx_mail_policy_charge_t *charge, uint64_t bad);
 static void ngx_mail_policy_redis_lost(ngx_mail_policy_redis_t *redis);
@@ -550,10 +552,8 @@ ngx_mail_policy_redis_charge_warn(ngx_mail_policy_redis_t *redis,
     ngx_mail_policy_redis_script_ctx_t *ctx,
     ngx_mail_policy_redis_reply_t *reply)
 {
-    uint64_t     bad;
-    uint32_t     slot;
-    ngx_uint_t   i, n;
-    ngx_str_t   *name;
+    uint64_t    bad;
+    ngx_uint_t  i, n;
 
     n = 2;
 
@@ -562,24 +562,47 @@ ngx_mail_policy_redis_charge_warn(ngx_mail_policy_redis_t *redis,
         bad = reply->elts[n].integer;
         n += 1 + NGX_MAIL_POLICY_REDIS_PER_UNIT * ctx->charges[i].nunits;
 
-        if (bad == 0) {
-            continue;
+        if (bad && ngx_mail_policy_redis_may_warn(redis,
+                                                  &ctx->charges[i].name))
+        {
+            ngx_mail_policy_redis_warn(redis, &ctx->charges[i], bad);
         }
-
-        /* once a minute and limit; two limits may share a slot */
-
-        name = &ctx->charges[i].name;
-        slot = ngx_crc32_short(name->data, name->len)
-               % (sizeof(redis->warned) / sizeof(redis->warned[0]));
-
-        if (redis->warned[slot] && ngx_time() - redis->warned[slot] < 60) {
-            continue;
-        }
-
-        redis->warned[slot] = ngx_time();
-
-        ngx_mail_policy_redis_warn(redis, &ctx->charges[i], bad);
     }
+}
+
+
+/* once a minute and limit */
+
+static ngx_uint_t
+ngx_mail_policy_redis_may_warn(ngx_mail_policy_redis_t *redis,
+    ngx_str_t *name)
+{
+    uint32_t                         hash;
+    ngx_uint_t                       i;
+    ngx_mail_policy_redis_warned_t  *warned, *unused;
+
+    unused = NULL;
+    hash = ngx_crc32_short(name->data, name->len);
+
+    for (i = 0; i < NGX_MAIL_POLICY_REDIS_WARNED; i++) {
+        warned = &redis->warned[i];
+
+        if (warned->when == 0 || ngx_time() - warned->when >= 60) {
+            unused = warned;
+
+        } else if (warned->hash == hash) {
+            return 0;
+        }
+    }
+
+    if (unused == NULL) {
+        return 0;
+    }
+
+    unused->hash = hash;
+    unused->when = ngx_time();
+
+    return 1;
 }
 
 

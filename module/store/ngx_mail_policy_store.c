@@ -35,6 +35,7 @@
 
 
 #define NGX_MAIL_POLICY_KEY_MAX  128    /* longer ones are hashed */
+#define NGX_MAIL_POLICY_LINGER   10     /* ms */
 
 
 static void ngx_mail_policy_ask_done(void *data, ngx_int_t rc);
@@ -45,6 +46,8 @@ static void ngx_mail_policy_ask_answer(ngx_mail_policy_ask_t *ask,
     ngx_int_t rc);
 static void ngx_mail_policy_ask_event_handler(ngx_event_t *ev);
 static void ngx_mail_policy_ask_free(ngx_mail_policy_ask_t *ask);
+static void ngx_mail_policy_store_linger(ngx_mail_policy_store_t *store);
+static void ngx_mail_policy_store_linger_handler(ngx_event_t *ev);
 static void ngx_mail_policy_lookup_finish(void *data, ngx_int_t rc);
 static void ngx_mail_policy_lookup_event_handler(ngx_event_t *ev);
 static void ngx_mail_policy_lookup_free(ngx_mail_policy_lookup_t *lookup);
@@ -300,7 +303,12 @@ ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask)
         } else {
             ngx_mail_policy_redis_give_back(ask->store->redis, ask->charges,
                                             ask->ncharges, ask->at);
+            ngx_mail_policy_store_linger(ask->store);
         }
+    }
+
+    if (ask->request) {
+        ngx_mail_policy_store_linger(ask->store);
     }
 
     ngx_mail_policy_ask_free(ask);
@@ -325,6 +333,43 @@ ngx_mail_policy_ask_free(ngx_mail_policy_ask_t *ask)
     ngx_mail_policy_store_forget(&ask->event, ask->request);
 
     ngx_destroy_pool(ask->pool);
+}
+
+
+/*
+ * Nobody waits for these answers, but a charge that was given up is to be
+ * given back when it comes; and a worker that shuts down waits for timers
+ * only.
+ */
+
+static void
+ngx_mail_policy_store_linger(ngx_mail_policy_store_t *store)
+{
+    if (store->exiting) {
+        return;
+    }
+
+    store->linger.handler = ngx_mail_policy_store_linger_handler;
+    store->linger.data = store;
+    store->linger.log = ngx_cycle->log;
+    store->linger_end = ngx_current_msec + store->redis->timeout;
+
+    if (!store->linger.timer_set) {
+        ngx_add_timer(&store->linger, NGX_MAIL_POLICY_LINGER);
+    }
+}
+
+
+static void
+ngx_mail_policy_store_linger_handler(ngx_event_t *ev)
+{
+    ngx_mail_policy_store_t *store = ev->data;
+
+    if (ngx_mail_policy_redis_busy(store->redis)
+        && (ngx_msec_int_t) (store->linger_end - ngx_current_msec) > 0)
+    {
+        ngx_add_timer(ev, NGX_MAIL_POLICY_LINGER);
+    }
 }
 
 

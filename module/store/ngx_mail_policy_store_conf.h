@@ -15,6 +15,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include <ngx_event.h>
 
 #include "ngx_mail_policy_redis.h"
 #include "ngx_mail_policy_shm.h"
@@ -26,6 +27,8 @@ struct ngx_mail_policy_store_s {
     ngx_mail_policy_redis_t  *redis;        /* NULL: shared memory only */
     ngx_uint_t                on_error;     /* NGX_MAIL_POLICY_ON_ERROR_... */
     size_t                    zone_size;    /* 0: not set */
+    ngx_event_t               linger;       /* Redis has still to answer */
+    ngx_msec_t                linger_end;
     unsigned                  exiting:1;    /* nobody will be answered */
 };
 
