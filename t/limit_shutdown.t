@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
 use Test::More;
+use Time::HiRes qw(time);
 
 use MailPolicy;
 use MailPolicy::Limits qw(lasting send_one wait_used);
@@ -107,8 +108,11 @@ ok($t->wait_for(sub { 1 == (() = $redis->keys()) }, 10),
 $t->disconnect();
 $c = session();
 ok($t->reload(), 'an idle session: reload');
+
+my $begin = time();
 like($c->read_reply(), qr/^421 4\.3\.2 /, 'an idle session: 421');
 ok($c->wait_close(), 'an idle session: closed');
+cmp_ok(time() - $begin, '<', 3, 'an idle session: it is told at once');
 
 for my $how (qw(reload stop)) {
     my $idle = session();

@@ -300,7 +300,7 @@ ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
     default:
         verdict->code = 451;
         ngx_str_set(&verdict->text,
-                    "4.3.0 Temporary server problem, try again later");
+                    "451 4.3.0 Temporary server problem, try again later");
         ngx_mail_policy_check_release(check);
         ngx_mail_policy_check_keep(check);
     }
@@ -358,7 +358,7 @@ ngx_mail_policy_check_text(ngx_mail_policy_check_t *check,
     verdict = &check->verdict;
 
     verdict->code = 450;
-    ngx_str_set(&verdict->text, "4.7.1 Rate limit exceeded");
+    ngx_str_set(&verdict->text, "450 4.7.1 Rate limit exceeded");
 
     if (limit == NULL) {
         return;
@@ -366,12 +366,13 @@ ngx_mail_policy_check_text(ngx_mail_policy_check_t *check,
 
     if (limit->reject) {
         verdict->code = 550;
+        ngx_str_set(&verdict->text, "550 5.7.1 Rate limit exceeded");
     }
 
     verdict->limit = limit->name;
     verdict->retry = (retry < MPOL_NEVER) ? (retry + 999999) / 1000000 : 0;
 
-    len = sizeof("4.7.1 Rate limit \"\" exceeded, retry in  s") - 1
+    len = sizeof("450 4.7.1 Rate limit \"\" exceeded, retry in  s") - 1
           + limit->name.len + NGX_INT64_LEN;
 
     p = ngx_pnalloc(check->pool, len);
@@ -380,8 +381,8 @@ ngx_mail_policy_check_text(ngx_mail_policy_check_t *check,
     }
 
     verdict->text.data = p;
-    p = ngx_sprintf(p, "%ui.7.1 Rate limit \"%V\" exceeded",
-                    verdict->code / 100, &limit->name);
+    p = ngx_sprintf(p, "%ui %ui.7.1 Rate limit \"%V\" exceeded",
+                    verdict->code, verdict->code / 100, &limit->name);
 
     if (verdict->retry) {
         p = ngx_sprintf(p, ", retry in %uL s", verdict->retry);

@@ -41,7 +41,7 @@ typedef struct {
     ngx_int_t                     rc;       /* NGX_OK pass, NGX_DECLINED a
                                                limit, NGX_ERROR no store */
     ngx_uint_t                    code;     /* 450, 550, 451 */
-    ngx_str_t                     text;     /* with the enhanced code */
+    ngx_str_t                     text;     /* "450 4.7.1 Rate ..." */
     ngx_str_t                     limit;    /* which one; empty if none */
     uint64_t                      used;     /* of the refusing limit */
     uint64_t                      max;

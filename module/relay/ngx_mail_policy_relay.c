@@ -29,11 +29,9 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 
-#include "mpol_command.h"
 #include "ngx_mail_policy_relay.h"
 
 
-#define NGX_MAIL_POLICY_RELAY_WINDOW   128      /* commands in flight */
 #define NGX_MAIL_POLICY_RELAY_LINGER   5000     /* for the reply to QUIT */
 
 
@@ -44,22 +42,8 @@ static ngx_int_t ngx_mail_policy_relay_test_connect(
     ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_read(ngx_mail_policy_relay_t *relay);
 static ngx_int_t ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay);
-static void ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
-    mpol_reply_t *reply);
 static void ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay);
-static ngx_int_t ngx_mail_policy_relay_send_commands(
-    ngx_mail_policy_relay_t *relay);
-static ngx_int_t ngx_mail_policy_relay_format(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_command_t *cmd);
-static ngx_int_t ngx_mail_policy_relay_format_mail(
-    ngx_mail_policy_relay_t *relay, ngx_mail_policy_relay_mail_t *mail);
 static ngx_int_t ngx_mail_policy_relay_flush(ngx_mail_policy_relay_t *relay);
-static ngx_int_t ngx_mail_policy_relay_command(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_stage_e stage, void *tag,
-    ngx_mail_policy_relay_mail_t *mail, ngx_str_t *address);
-static void ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay);
-static void ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay,
-    const char *why);
 static void ngx_mail_policy_relay_leave(ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay);
 static u_char *ngx_mail_policy_relay_log_error(ngx_log_t *log, u_char *buf,
@@ -93,7 +77,6 @@ ngx_mail_policy_relay_open(ngx_mail_policy_relay_conf_t *conf,
     relay->envelope = envelope;
     relay->handlers = handlers;
     relay->data = data;
-    relay->start = ngx_current_msec;
 
     relay->log = *conf->log;
     relay->log.handler = ngx_mail_policy_relay_log_error;
@@ -142,32 +125,6 @@ ngx_mail_policy_relay_open(ngx_mail_policy_relay_conf_t *conf,
 }
 
 
-ngx_int_t
-ngx_mail_policy_relay_mail(ngx_mail_policy_relay_t *relay, void *tag,
-    ngx_mail_policy_relay_mail_t *mail)
-{
-    return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_MAIL,
-                                         tag, mail, NULL);
-}
-
-
-ngx_int_t
-ngx_mail_policy_relay_rcpt(ngx_mail_policy_relay_t *relay, void *tag,
-    ngx_str_t *address)
-{
-    return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_RCPT,
-                                         tag, NULL, address);
-}
-
-
-ngx_int_t
-ngx_mail_policy_relay_data(ngx_mail_policy_relay_t *relay, void *tag)
-{
-    return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_DATA,
-                                         tag, NULL, NULL);
-}
-
-
 size_t
 ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
     size_t len)
@@ -200,7 +157,6 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
         taken += n;
     }
 
-    relay->body_sent += taken;
     relay->blocked = (taken < len);
 
     if (relay->blocked && ngx_handle_write_event(c->write, 0) != NGX_OK) {
@@ -211,69 +167,6 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
     ngx_mail_policy_relay_timers(relay);
 
     return taken;
-}
-
-
-ngx_int_t
-ngx_mail_policy_relay_final(ngx_mail_policy_relay_t *relay, void *tag)
-{
-    ngx_mail_policy_relay_command_t  *cmd;
-
-    if (ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_FINAL, tag,
-                                      NULL, NULL)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    /* nothing is left to send for it */
-
-    cmd = ngx_queue_data(ngx_queue_last(&relay->waiting),
-                         ngx_mail_policy_relay_command_t, queue);
-    ngx_queue_remove(&cmd->queue);
-    ngx_queue_insert_tail(&relay->sent, &cmd->queue);
-    relay->outstanding++;
-
-    relay->in_body = 0;
-    relay->log.action = "waiting for the relay's reply to the message";
-
-    ngx_mail_policy_relay_timers(relay);
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_mail_policy_relay_rset(ngx_mail_policy_relay_t *relay)
-{
-    ngx_queue_t                      *q;
-    ngx_mail_policy_relay_command_t  *cmd;
-
-    if (relay->failing) {
-        return NGX_OK;
-    }
-
-    while (!ngx_queue_empty(&relay->waiting)) {
-        q = ngx_queue_head(&relay->waiting);
-        ngx_queue_remove(q);
-        ngx_queue_insert_tail(&relay->free, q);
-    }
-
-    for (q = ngx_queue_head(&relay->sent);
-         q != ngx_queue_sentinel(&relay->sent);
-         q = ngx_queue_next(q))
-    {
-        cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
-        cmd->tag = NULL;
-        cmd->mail = NULL;
-    }
-
-    if (!relay->in_transaction) {
-        return NGX_OK;
-    }
-
-    return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_RSET,
-                                         NULL, NULL, NULL);
 }
 
 
@@ -453,9 +346,7 @@ ngx_mail_policy_relay_test_connect(ngx_mail_policy_relay_t *relay)
         return NGX_AGAIN;
     }
 
-    if (c->type == SOCK_STREAM && relay->peer->sockaddr->sa_family != AF_UNIX
-        && ngx_tcp_nodelay(c) != NGX_OK)
-    {
+    if (ngx_tcp_nodelay(c) != NGX_OK) {
         ngx_mail_policy_relay_fail(relay, "no TCP_NODELAY");
         return NGX_ERROR;
     }
@@ -577,114 +468,6 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
 }
 
 
-/* last thing its caller does with what the owner may have closed */
-
-static void
-ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
-    mpol_reply_t *reply)
-{
-    void                             *tag;
-    ngx_queue_t                      *q;
-    ngx_mail_policy_relay_stage_e     stage;
-    ngx_mail_policy_relay_command_t  *cmd;
-
-    if (ngx_queue_empty(&relay->sent)) {
-
-        if (!relay->in_body) {
-            ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
-            return;
-        }
-
-        /* an early reply, in the middle of the body: the relay gave it up */
-
-        if (reply->code < 400) {
-            ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
-            return;
-        }
-
-        relay->failing = 1;
-        relay->handlers->reply(relay->data, NGX_MAIL_POLICY_RELAY_BODY, NULL,
-                               reply);
-        return;
-    }
-
-    q = ngx_queue_head(&relay->sent);
-    cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
-
-    stage = cmd->stage;
-    tag = cmd->tag;
-
-    /*
-     * RFC 5321, section 3.8: the service closes the channel.  The command
-     * stays in the queue, so that failed() tells its stage; a reply to the
-     * final dot is a reply all the same.
-     */
-
-    if (reply->code == 421 && stage != NGX_MAIL_POLICY_RELAY_FINAL) {
-        ngx_mail_policy_relay_fail(relay, "relay is closing");
-        return;
-    }
-
-    if (reply->code < 400
-        && (stage == NGX_MAIL_POLICY_RELAY_DATA ? reply->code != 354
-                                                : reply->code >= 300))
-    {
-        ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
-        return;
-    }
-
-    ngx_queue_remove(q);
-    ngx_queue_insert_tail(&relay->free, q);
-    relay->outstanding--;
-
-    switch (stage) {
-
-    case NGX_MAIL_POLICY_RELAY_MAIL:
-
-        /* a forgotten one has RSET behind it, and perhaps another MAIL */
-
-        if (reply->code >= 300 && tag) {
-            relay->in_transaction = 0;
-        }
-
-        break;
-
-    case NGX_MAIL_POLICY_RELAY_DATA:
-        relay->in_body = (reply->code < 400);
-        break;
-
-    case NGX_MAIL_POLICY_RELAY_FINAL:
-        relay->in_transaction = 0;
-        break;
-
-    case NGX_MAIL_POLICY_RELAY_RSET:
-        if (reply->code >= 300) {
-            ngx_mail_policy_relay_fail(relay, "relay refused RSET");
-            return;
-        }
-
-        break;
-
-    case NGX_MAIL_POLICY_RELAY_QUIT:
-        ngx_mail_policy_relay_close(relay);
-        return;
-
-    default:
-        break;
-    }
-
-    ngx_mail_policy_relay_timers(relay);
-
-    if (!ngx_queue_empty(&relay->waiting)) {
-        ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
-    }
-
-    if (tag && relay->handlers) {
-        relay->handlers->reply(relay->data, stage, tag, reply);
-    }
-}
-
-
 static void
 ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay)
 {
@@ -710,158 +493,6 @@ ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay)
         relay->blocked = 0;
         relay->handlers->writable(relay->data);
     }
-}
-
-
-/* NGX_OK, or NGX_ERROR: the relay failed, or the owner closed it */
-
-static ngx_int_t
-ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay)
-{
-    ngx_int_t                         rc;
-    ngx_uint_t                        window;
-    mpol_reply_t                      refusal;
-    ngx_queue_t                      *q;
-    ngx_mail_policy_relay_command_t  *cmd;
-
-    window = (relay->ehlo.extensions & MPOL_RELAY_PIPELINING)
-             ? NGX_MAIL_POLICY_RELAY_WINDOW : 1;
-
-    while (!ngx_queue_empty(&relay->waiting) && relay->outstanding < window) {
-
-        q = ngx_queue_head(&relay->waiting);
-        cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
-
-        rc = ngx_mail_policy_relay_format(relay, cmd);
-
-        if (rc == NGX_ERROR) {
-            ngx_mail_policy_relay_fail(relay, "no memory");
-            return NGX_ERROR;
-        }
-
-        ngx_queue_remove(q);
-
-        if (rc == NGX_DECLINED) {
-
-            /* RFC 6152: what the relay cannot take is refused here */
-
-            ngx_queue_insert_tail(&relay->free, q);
-
-            ngx_memzero(&refusal, sizeof(mpol_reply_t));
-            refusal.code = 554;
-            refusal.status.data = (u_char *) "5.6.3";
-            refusal.status.len = 5;
-            refusal.message.data = (u_char *) "8BITMIME is not offered for "
-                                              "this destination";
-            refusal.message.len = sizeof("8BITMIME is not offered for this "
-                                         "destination") - 1;
-
-            relay->handlers->reply(relay->data, cmd->stage, cmd->tag,
-                                   &refusal);
-
-            if (relay->closed || relay->failing) {
-                return NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        ngx_queue_insert_tail(&relay->sent, q);
-        relay->outstanding++;
-    }
-
-    return NGX_OK;
-}
-
-
-/* NGX_OK; NGX_DECLINED: the relay cannot take it; NGX_ERROR: no memory */
-
-static ngx_int_t
-ngx_mail_policy_relay_format(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_command_t *cmd)
-{
-    u_char  *p, *last;
-
-    switch (cmd->stage) {
-
-    case NGX_MAIL_POLICY_RELAY_MAIL:
-        return ngx_mail_policy_relay_format_mail(relay, cmd->mail);
-
-    case NGX_MAIL_POLICY_RELAY_RCPT:
-        p = ngx_mail_policy_relay_reserve(relay, sizeof("RCPT TO:<>" CRLF) - 1
-                                                 + cmd->address.len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        last = ngx_sprintf(p, "RCPT TO:<%V>" CRLF, &cmd->address);
-        break;
-
-    case NGX_MAIL_POLICY_RELAY_RSET:
-        relay->in_transaction = 0;
-
-        /* fall through */
-
-    default:
-        p = ngx_mail_policy_relay_reserve(relay, sizeof("DATA" CRLF) - 1);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        last = ngx_sprintf(p, "%s" CRLF,
-                           cmd->stage == NGX_MAIL_POLICY_RELAY_DATA ? "DATA"
-                           : cmd->stage == NGX_MAIL_POLICY_RELAY_RSET ? "RSET"
-                           : "QUIT");
-        break;
-    }
-
-    ngx_mail_policy_relay_written(relay, last - p);
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_relay_format_mail(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_mail_t *mail)
-{
-    u_char  *p, *last;
-
-    if (mail->body == MPOL_BODY_8BITMIME
-        && !(relay->ehlo.extensions & MPOL_RELAY_8BITMIME))
-    {
-        return NGX_DECLINED;
-    }
-
-    p = ngx_mail_policy_relay_reserve(relay,
-                               sizeof("MAIL FROM:<> SIZE= BODY=8BITMIME" CRLF)
-                               - 1 + NGX_INT64_LEN + mail->sender.len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    last = ngx_sprintf(p, "MAIL FROM:<%V>", &mail->sender);
-
-    if (mail->size && (relay->ehlo.extensions & MPOL_RELAY_SIZE)) {
-        last = ngx_sprintf(last, " SIZE=%uL", mail->size);
-    }
-
-    if (mail->body != MPOL_BODY_UNSET
-        && (relay->ehlo.extensions & MPOL_RELAY_8BITMIME))
-    {
-        last = ngx_sprintf(last, " BODY=%s",
-                           mail->body == MPOL_BODY_8BITMIME ? "8BITMIME"
-                                                            : "7BIT");
-    }
-
-    last = ngx_cpymem(last, CRLF, 2);
-
-    ngx_mail_policy_relay_written(relay, last - p);
-
-    relay->in_transaction = 1;
-    relay->body_sent = 0;
-
-    return NGX_OK;
 }
 
 
@@ -955,47 +586,9 @@ ngx_mail_policy_relay_flush(ngx_mail_policy_relay_t *relay)
 }
 
 
-static ngx_int_t
-ngx_mail_policy_relay_command(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_stage_e stage, void *tag,
-    ngx_mail_policy_relay_mail_t *mail, ngx_str_t *address)
-{
-    ngx_queue_t                      *q;
-    ngx_mail_policy_relay_command_t  *cmd;
-
-    if (!ngx_queue_empty(&relay->free)) {
-        q = ngx_queue_head(&relay->free);
-        ngx_queue_remove(q);
-        cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
-
-    } else {
-        cmd = ngx_palloc(relay->pool, sizeof(ngx_mail_policy_relay_command_t));
-        if (cmd == NULL) {
-            return NGX_ERROR;
-        }
-    }
-
-    cmd->stage = stage;
-    cmd->tag = tag;
-    cmd->mail = mail;
-
-    if (address) {
-        cmd->address = *address;
-    }
-
-    ngx_queue_insert_tail(&relay->waiting, &cmd->queue);
-
-    if (!relay->failing && relay->stage >= NGX_MAIL_POLICY_RELAY_MAIL) {
-        ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
-    }
-
-    return NGX_OK;
-}
-
-
 /* one deadline a wait: what is due decides, not what happens to arrive */
 
-static void
+void
 ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
 {
     ngx_queue_t                      *q;
@@ -1043,9 +636,11 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
 }
 
 
-static void
+void
 ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay, const char *why)
 {
+    ngx_uint_t  level;
+
     if (relay->failing) {
         return;
     }
@@ -1053,7 +648,15 @@ ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay, const char *why)
     relay->failing = 1;
 
     if (relay->handlers) {
-        ngx_log_error(NGX_LOG_ERR, &relay->log, 0, "%s", why);
+
+        /* a relay may close a connection that it has nothing to do on */
+
+        level = (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
+                 && !relay->in_transaction && ngx_queue_empty(&relay->sent)
+                 && ngx_queue_empty(&relay->waiting))
+                ? NGX_LOG_INFO : NGX_LOG_ERR;
+
+        ngx_log_error(level, &relay->log, 0, "%s", why);
     }
 
     ngx_post_event(&relay->failure, &ngx_posted_events);

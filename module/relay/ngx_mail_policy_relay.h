@@ -125,8 +125,6 @@ typedef struct {
     u_char                             in[NGX_MAIL_POLICY_RELAY_BUFFER];
 
     ngx_event_t                        failure;   /* posted */
-    ngx_msec_t                         start;
-    uint64_t                           body_sent;
 
     unsigned                           in_transaction:1; /* MAIL was sent */
     unsigned                           in_body:1; /* from 354 to final() */
@@ -177,6 +175,28 @@ void ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay);
 
 
 /* between the files of the relay */
+
+/* the owner hears of it from a posted event; why is for the log */
+void ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay,
+    const char *why);
+
+/* sets the deadlines of what is awaited now */
+void ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay);
+
+/* puts a command into the queue */
+ngx_int_t ngx_mail_policy_relay_command(ngx_mail_policy_relay_t *relay,
+    ngx_mail_policy_relay_stage_e stage, void *tag,
+    ngx_mail_policy_relay_mail_t *mail, ngx_str_t *address);
+
+/*
+ * Formats what may be sent now.  NGX_OK, or NGX_ERROR: the relay failed, or
+ * the owner closed it.
+ */
+ngx_int_t ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay);
+
+/* a reply to a command; the owner may have closed the relay when it returns */
+void ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply);
 
 /* the reply in relay->in, at set-up: NGX_OK go on, NGX_ERROR it is no use */
 ngx_int_t ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,

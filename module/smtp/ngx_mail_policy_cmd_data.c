@@ -42,16 +42,10 @@ static void ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_outcome_e outcome, ngx_uint_t status, ngx_str_t *text);
 
 
-static ngx_str_t  ngx_mail_policy_body_cut =
-    ngx_string("451 4.4.2 Connection to relay lost, try again later");
 static ngx_str_t  ngx_mail_policy_body_bare =
     ngx_string("554 5.6.0 Message contains bare <CR> or <LF>");
 static ngx_str_t  ngx_mail_policy_body_nul =
     ngx_string("554 5.6.0 Message contains NUL characters");
-static ngx_str_t  ngx_mail_policy_body_big =
-    ngx_string("552 5.3.4 Message too big");
-static ngx_str_t  ngx_mail_policy_body_memory =
-    ngx_string("451 4.3.1 Out of memory");
 
 
 ngx_int_t
@@ -224,7 +218,7 @@ ngx_mail_policy_body_judge(ngx_mail_policy_transaction_t *t)
     max = t->session->conf->message_size;
 
     if (max && t->body.octets > max) {
-        ngx_mail_policy_body_fail(t, 552, &ngx_mail_policy_body_big);
+        ngx_mail_policy_body_fail(t, 552, &ngx_mail_policy_too_big);
     }
 }
 
@@ -325,21 +319,7 @@ ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
     code = (reply->code == 421) ? 451 : (reply->code < 300) ? 250
                                                             : reply->code;
 
-    if (ngx_mail_policy_transaction_text(t, code, reply, "0.0", &text)
-        != NGX_OK)
-    {
-        /* the class must not change, whatever else */
-
-        if (code < 300) {
-            ngx_str_set(&text, "250 2.0.0 Ok");
-
-        } else if (code < 500) {
-            text = ngx_mail_policy_body_memory;
-
-        } else {
-            ngx_str_set(&text, "554 5.0.0 Message refused");
-        }
-    }
+    ngx_mail_policy_transaction_text(t, code, reply, "0.0", &text);
 
     if (stage == NGX_MAIL_POLICY_RELAY_BODY) {
         ngx_mail_policy_body_fail(t, code, &text);
@@ -368,19 +348,19 @@ ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t)
                       &t->session->envelope.sender);
 
         ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_UNKNOWN, 451,
-                                    &ngx_mail_policy_body_cut);
+                                    &ngx_mail_policy_relay_lost);
         return;
     }
 
     if (t->session->reading == NGX_MAIL_POLICY_READ_BODY) {
-        ngx_mail_policy_body_fail(t, 451, &ngx_mail_policy_body_cut);
+        ngx_mail_policy_body_fail(t, 451, &ngx_mail_policy_relay_lost);
         return;
     }
 
     /* DATA was not answered */
 
     ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_DEFERRED, 451,
-                                &ngx_mail_policy_body_cut);
+                                &ngx_mail_policy_relay_lost);
 }
 
 

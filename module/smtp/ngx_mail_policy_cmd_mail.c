@@ -24,7 +24,7 @@ static ngx_int_t ngx_mail_policy_copy_lower(ngx_pool_t *pool,
     mpol_str_t *from, ngx_str_t *to);
 static void ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s,
     int rc, ngx_uint_t rcpt);
-static ngx_int_t ngx_mail_policy_no_memory(ngx_mail_policy_session_t *s);
+static ngx_int_t ngx_mail_policy_out_of_memory(ngx_mail_policy_session_t *s);
 
 
 ngx_int_t
@@ -71,17 +71,9 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
         return NGX_OK;
     }
 
-    if (s->conf->message_size && mail.size_set
-        && mail.size > s->conf->message_size)
-    {
-        ngx_mail_policy_reply(s, "552 5.3.4 Message too big, the limit is "
-                                 "%uz octets", s->conf->message_size);
-        return NGX_OK;
-    }
-
     t = ngx_mail_policy_transaction_create(s);
     if (t == NULL) {
-        return ngx_mail_policy_no_memory(s);
+        return ngx_mail_policy_out_of_memory(s);
     }
 
     e = &s->envelope;
@@ -95,7 +87,7 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
            != NGX_OK)
     {
         ngx_mail_policy_transaction_finalize(t, NGX_MAIL_POLICY_ABORTED);
-        return ngx_mail_policy_no_memory(s);
+        return ngx_mail_policy_out_of_memory(s);
     }
 
     e->message_size = mail.size_set ? mail.size : 0;
@@ -103,6 +95,12 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     t->mail.sender = e->sender;
     t->mail.size = e->message_size;
     t->mail.body = mail.body;
+
+    if (s->conf->message_size && e->message_size > s->conf->message_size) {
+        ngx_mail_policy_due_add(s, &t->due);
+        ngx_mail_policy_transaction_refuse(t, 552, &ngx_mail_policy_too_big);
+        return NGX_OK;
+    }
 
     ngx_mail_policy_transaction_mail(t);
 
@@ -156,7 +154,7 @@ ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 
     rcpt = ngx_pcalloc(t->pool, sizeof(ngx_mail_policy_rcpt_t));
     if (rcpt == NULL) {
-        return ngx_mail_policy_no_memory(s);
+        return ngx_mail_policy_out_of_memory(s);
     }
 
     if (ngx_mail_policy_copy(t->pool, &parsed.path.address, &rcpt->address)
@@ -165,7 +163,7 @@ ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
                                       &rcpt->domain)
            != NGX_OK)
     {
-        return ngx_mail_policy_no_memory(s);
+        return ngx_mail_policy_out_of_memory(s);
     }
 
     rcpt->transaction = t;
@@ -255,9 +253,9 @@ ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s, int rc,
 
 
 static ngx_int_t
-ngx_mail_policy_no_memory(ngx_mail_policy_session_t *s)
+ngx_mail_policy_out_of_memory(ngx_mail_policy_session_t *s)
 {
-    ngx_mail_policy_reply(s, "452 4.3.1 Out of memory");
+    ngx_mail_policy_reply(s, "%V", &ngx_mail_policy_no_memory);
 
     return NGX_OK;
 }

@@ -27,6 +27,7 @@
 
 static void ngx_mail_policy_output_add(ngx_mail_policy_session_t *s,
     u_char *data, size_t len);
+static void ngx_mail_policy_output_failed(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_output_dues(ngx_mail_policy_session_t *s);
 
 
@@ -56,12 +57,14 @@ ngx_mail_policy_reply(ngx_mail_policy_session_t *s, const char *fmt, ...)
 
     due = ngx_pcalloc(pool, sizeof(ngx_mail_policy_due_t));
     if (due == NULL) {
+        ngx_mail_policy_output_failed(s);
         return;
     }
 
     due->text.len = last - buf;
     due->text.data = ngx_pnalloc(pool, due->text.len);
     if (due->text.data == NULL) {
+        ngx_mail_policy_output_failed(s);
         return;
     }
 
@@ -139,11 +142,7 @@ ngx_mail_policy_output_add(ngx_mail_policy_session_t *s, u_char *data,
 
         p = ngx_alloc(size, s->connection->log);
         if (p == NULL) {
-
-            /* a reply cannot be left out: the client sees a lost connection */
-
-            s->closing = 1;
-            ngx_post_event(s->connection->write, &ngx_posted_events);
+            ngx_mail_policy_output_failed(s);
             return;
         }
 
@@ -162,6 +161,16 @@ ngx_mail_policy_output_add(ngx_mail_policy_session_t *s, u_char *data,
 
     s->out_last = p - s->out;
 
+    ngx_post_event(s->connection->write, &ngx_posted_events);
+}
+
+
+/* a reply cannot be left out: the client sees a lost connection */
+
+static void
+ngx_mail_policy_output_failed(ngx_mail_policy_session_t *s)
+{
+    s->closing = 1;
     ngx_post_event(s->connection->write, &ngx_posted_events);
 }
 

@@ -54,7 +54,6 @@ static ngx_int_t ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
 static ngx_int_t ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s,
     ngx_int_t fault);
 static size_t ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s);
-static void ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_release(ngx_mail_policy_session_t *s);
@@ -176,7 +175,7 @@ ngx_mail_policy_session_create(ngx_mail_session_t *ms)
 
     c = ms->connection;
 
-    if (c->sockaddr->sa_family != AF_UNIX && ngx_tcp_nodelay(c) != NGX_OK) {
+    if (ngx_tcp_nodelay(c) != NGX_OK) {
         return NULL;
     }
 
@@ -195,7 +194,6 @@ ngx_mail_policy_session_create(ngx_mail_session_t *ms)
 
     s->mail = ms;
     s->connection = c;
-    s->pool = c->pool;
     s->main_conf = ngx_mail_get_module_main_conf(ms, ngx_mail_policy_module);
     s->conf = ngx_mail_get_module_srv_conf(ms, ngx_mail_policy_module);
     s->core = ngx_mail_get_module_srv_conf(ms, ngx_mail_core_module);
@@ -542,95 +540,6 @@ ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s)
     }
 
     return NGX_MAIL_POLICY_LINE;
-}
-
-
-ngx_int_t
-ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s, size_t size)
-{
-    ssize_t            n;
-    ngx_connection_t  *c;
-
-    c = s->connection;
-
-    if (!c->read->ready) {
-        return NGX_AGAIN;
-    }
-
-    if (ngx_mail_policy_session_input(s, size) != NGX_OK) {
-        ngx_mail_policy_session_finalize(s);
-        return NGX_DONE;
-    }
-
-    n = c->recv(c, s->in + s->in_last, s->in_size - s->in_last);
-
-    if (n == NGX_AGAIN) {
-        return NGX_AGAIN;
-    }
-
-    if (n == NGX_ERROR || n == 0) {
-        ngx_mail_policy_session_finalize(s);
-        return NGX_DONE;
-    }
-
-    s->in_last += n;
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_mail_policy_session_input(ngx_mail_policy_session_t *s, size_t size)
-{
-    size_t                     len;
-    u_char                    *p;
-    ngx_mail_smtp_srv_conf_t  *sscf;
-
-    len = s->in_last - s->in_pos;
-
-    if (s->in_size < size || s->in == NULL) {
-        sscf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_smtp_module);
-
-        size = ngx_max(size, sscf->client_buffer_size);
-        size = ngx_max(size, NGX_MAIL_POLICY_LINE);
-
-        p = ngx_alloc(size, s->connection->log);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        if (s->in) {
-            ngx_memcpy(p, s->in + s->in_pos, len);
-            ngx_explicit_memzero(s->in, s->in_size);
-            ngx_free(s->in);
-        }
-
-        s->in = p;
-        s->in_size = size;
-
-    } else if (s->in_pos) {
-        ngx_memmove(s->in, s->in + s->in_pos, len);
-    }
-
-    s->in_pos = 0;
-    s->in_last = len;
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s)
-{
-    if (s->in) {
-        ngx_explicit_memzero(s->in, s->in_size);
-        ngx_free(s->in);
-    }
-
-    s->in = NULL;
-    s->in_size = 0;
-    s->in_pos = 0;
-    s->in_last = 0;
 }
 
 

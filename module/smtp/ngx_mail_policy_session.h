@@ -140,7 +140,6 @@ struct ngx_mail_policy_session_s {
     size_t                          out_last;
 
     ngx_queue_t                     dues;
-    ngx_pool_t                     *pool;   /* HELO, login: the connection's */
 
     ngx_mail_policy_transaction_t  *transaction;
     ngx_mail_policy_relay_t        *relay;
@@ -191,9 +190,6 @@ typedef struct {
 } ngx_mail_policy_command_t;
 
 
-/* no transaction for RCPT or DATA: an error, unless MAIL was just refused */
-void ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s);
-
 /* session: life */
 
 void ngx_mail_policy_session_read_handler(ngx_event_t *rev);
@@ -213,8 +209,14 @@ void ngx_mail_policy_session_close(ngx_mail_policy_session_t *s,
 void ngx_mail_policy_session_error(ngx_mail_policy_session_t *s,
     const char *reply);
 
+/* no transaction for RCPT or DATA: an error, unless MAIL was just refused */
+void ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s);
+
 /* 1 if TLS is on */
 #define ngx_mail_policy_session_tls(s)  ((s)->connection->ssl != NULL)
+
+
+/* input */
 
 /* reads on: NGX_OK more is there, NGX_AGAIN, NGX_DONE: the session is gone */
 ngx_int_t ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s,
@@ -223,6 +225,7 @@ ngx_int_t ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s,
 /* octets [in_pos, in_last) of the client, with room for size in all */
 ngx_int_t ngx_mail_policy_session_input(ngx_mail_policy_session_t *s,
     size_t size);
+void ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s);
 
 
 /* output: replies, in order, one write a loop turn */
@@ -301,6 +304,27 @@ void ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt);
 ngx_int_t ngx_mail_policy_transaction_data(ngx_mail_policy_transaction_t *t);
 
+/* MAIL: tells the client, once limits and relay have agreed */
+void ngx_mail_policy_transaction_ready(ngx_mail_policy_transaction_t *t);
+
+/* MAIL is refused; text begins with the code; t is gone when it returns */
+void ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t status, ngx_str_t *text);
+
+/* a connection to t->upstream, and MAIL on its way there */
+ngx_int_t ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t);
+
+/* moves each recipient on as far as it can go */
+void ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t);
+
+/* the answer to a recipient; the second: to all that have none yet */
+void ngx_mail_policy_rcpt_accept(ngx_mail_policy_rcpt_t *rcpt,
+    ngx_str_t *text);
+void ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt,
+    ngx_uint_t status, ngx_str_t *text);
+void ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t status, ngx_str_t *text);
+
 /* the group that "proxy_pass" names for the envelope; NULL: none such */
 ngx_mail_policy_upstream_t *ngx_mail_policy_transaction_route(
     ngx_mail_policy_transaction_t *t);
@@ -314,8 +338,17 @@ void ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
 void ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t);
 
 /* a relay's reply as text for the client, on the transaction's pool */
-ngx_int_t ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,
+void ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,
     ngx_uint_t code, mpol_reply_t *reply, const char *status, ngx_str_t *text);
+
+
+/* replies that several commands give */
+
+extern ngx_str_t  ngx_mail_policy_no_memory;
+extern ngx_str_t  ngx_mail_policy_no_route;
+extern ngx_str_t  ngx_mail_policy_no_relay;
+extern ngx_str_t  ngx_mail_policy_relay_lost;
+extern ngx_str_t  ngx_mail_policy_too_big;
 
 
 #endif /* NGX_MAIL_POLICY_SESSION_H */

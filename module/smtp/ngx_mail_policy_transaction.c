@@ -8,18 +8,14 @@
  * A transaction: MAIL to end of data.
  *
  *   MAIL   limits and relay are asked at once; both must say yes
- *   RCPT   NEW -> CHECKING -> PASSED -> RELAYING -> ACCEPTED
- *             \-------------\----------\------------> REFUSED
- *          limits first: a relay cannot be told to forget one recipient
+ *   RCPT   ..._rcpt.c
  *   DATA   when nothing is due any more and a recipient stands
  *
  * Where the route needs the recipient (lazy), the relay is chosen at the
  * first RCPT, and MAIL is answered without it.
  *
- * Events: verdicts of the limits, replies and failure of the relay.  Until
- * the client has been told anything that the relay said (relay_told), a
- * failed relay is replaced by the next one of its group; after that the rest
- * of the transaction is deferred.
+ * One event arrives here, the limits' verdict on MAIL; the relay's come to
+ * ..._transaction_relay.c.
  *
  * finalize() ends it: every charge is kept or given back, the relay forgets
  * it, one line is logged.
@@ -36,67 +32,25 @@
 
 
 #define NGX_MAIL_POLICY_REPLY_TEXT     400
-#define NGX_MAIL_POLICY_REPLY_TIMEOUT  300000   /* RFC 5321, 4.5.3.2 */
 
 
 static void ngx_mail_policy_transaction_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
-static void ngx_mail_policy_transaction_ready(
-    ngx_mail_policy_transaction_t *t);
-static void ngx_mail_policy_transaction_refuse(
-    ngx_mail_policy_transaction_t *t, ngx_uint_t status, ngx_str_t *text);
-static void ngx_mail_policy_transaction_kick(ngx_mail_policy_transaction_t *t);
-static ngx_int_t ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_rcpt_t *rcpt);
-static void ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt);
-static void ngx_mail_policy_rcpt_checked(void *data,
-    ngx_mail_policy_verdict_t *verdict);
-static void ngx_mail_policy_rcpt_accept(ngx_mail_policy_rcpt_t *rcpt,
-    ngx_str_t *text);
-static void ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt,
-    ngx_uint_t status, ngx_str_t *text);
-static void ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
-    ngx_uint_t status, ngx_str_t *text);
-static ngx_int_t ngx_mail_policy_transaction_relay(
-    ngx_mail_policy_transaction_t *t);
-static ngx_int_t ngx_mail_policy_transaction_connect(
-    ngx_mail_policy_transaction_t *t);
-static void ngx_mail_policy_relay_replied(void *data,
-    ngx_mail_policy_relay_stage_e stage, void *tag, mpol_reply_t *reply);
-static void ngx_mail_policy_relay_mail_replied(
-    ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
-static void ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
-    mpol_reply_t *reply);
-static void ngx_mail_policy_relay_data_replied(
-    ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
-static void ngx_mail_policy_relay_failed(void *data,
-    ngx_mail_policy_relay_stage_e stage);
-static void ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_relay_stage_e stage);
-static void ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t);
-static void ngx_mail_policy_relay_writable(void *data);
 static void ngx_mail_policy_transaction_charges(
     ngx_mail_policy_transaction_t *t, ngx_uint_t keep);
 static void ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t);
 
 
-static ngx_mail_policy_relay_handlers_t  ngx_mail_policy_relay_handlers = {
-    ngx_mail_policy_relay_replied,
-    ngx_mail_policy_relay_failed,
-    ngx_mail_policy_relay_writable
-};
-
-
-static ngx_str_t  ngx_mail_policy_memory =
-    ngx_string("452 4.3.1 Out of memory");
-static ngx_str_t  ngx_mail_policy_no_route =
+ngx_str_t  ngx_mail_policy_no_memory =
+    ngx_string("452 4.3.1 Out of memory, try again later");
+ngx_str_t  ngx_mail_policy_no_route =
     ngx_string("451 4.3.5 No route to relay, try again later");
-static ngx_str_t  ngx_mail_policy_no_relay =
+ngx_str_t  ngx_mail_policy_no_relay =
     ngx_string("451 4.4.1 No relay available, try again later");
-static ngx_str_t  ngx_mail_policy_relay_refuses_us =
-    ngx_string("451 4.3.5 Relay configuration problem, try again later");
-static ngx_str_t  ngx_mail_policy_relay_lost =
+ngx_str_t  ngx_mail_policy_relay_lost =
     ngx_string("451 4.4.2 Connection to relay lost, try again later");
+ngx_str_t  ngx_mail_policy_too_big =
+    ngx_string("552 5.3.4 Message too big");
 
 
 ngx_mail_policy_transaction_t *
@@ -174,7 +128,7 @@ ngx_mail_policy_transaction_mail(ngx_mail_policy_transaction_t *t)
                                      t->pool,
                                      ngx_mail_policy_transaction_checked, t);
     if (rc == NGX_ERROR) {
-        ngx_mail_policy_transaction_refuse(t, 452, &ngx_mail_policy_memory);
+        ngx_mail_policy_transaction_refuse(t, 452, &ngx_mail_policy_no_memory);
         return;
     }
 
@@ -225,7 +179,6 @@ static void
 ngx_mail_policy_transaction_checked(void *data,
     ngx_mail_policy_verdict_t *verdict)
 {
-    ngx_str_t                       text;
     ngx_mail_policy_transaction_t  *t = data;
 
     if (verdict->rc == NGX_OK) {
@@ -236,22 +189,13 @@ ngx_mail_policy_transaction_checked(void *data,
 
     t->verdict = verdict;
 
-    text.data = ngx_pnalloc(t->pool, verdict->text.len + 4);
-    if (text.data == NULL) {
-        ngx_mail_policy_transaction_refuse(t, 452, &ngx_mail_policy_memory);
-        return;
-    }
-
-    text.len = ngx_sprintf(text.data, "%ui %V", verdict->code, &verdict->text)
-               - text.data;
-
-    ngx_mail_policy_transaction_refuse(t, verdict->code, &text);
+    ngx_mail_policy_transaction_refuse(t, verdict->code, &verdict->text);
 }
 
 
 /* tells the client that MAIL is right, once limits and relay have said so */
 
-static void
+void
 ngx_mail_policy_transaction_ready(ngx_mail_policy_transaction_t *t)
 {
     static ngx_str_t  ok = ngx_string("250 2.1.0 Ok");
@@ -268,13 +212,13 @@ ngx_mail_policy_transaction_ready(ngx_mail_policy_transaction_t *t)
         ngx_mail_policy_due_done(t->session, &t->due, &ok);
     }
 
-    ngx_mail_policy_transaction_kick(t);
+    ngx_mail_policy_rcpts_kick(t);
 }
 
 
 /* MAIL is refused: there is no transaction any more */
 
-static void
+void
 ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text)
 {
@@ -292,273 +236,6 @@ ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
 }
 
 
-void
-ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_rcpt_t *rcpt)
-{
-    ngx_mail_policy_envelope_t  *e;
-
-    static ngx_str_t  separate = ngx_string("452 4.5.3 Another route, send "
-                                            "this recipient in a separate "
-                                            "transaction");
-
-    e = &t->session->envelope;
-    e->recipient = rcpt->address;
-    e->recipient_domain = rcpt->domain;
-
-    ngx_mail_policy_due_add(t->session, &rcpt->due);
-
-    if (t->relay_lost) {
-        ngx_queue_insert_tail(&t->rcpts, &rcpt->queue);
-        ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_relay_lost);
-        return;
-    }
-
-    switch (t->lazy ? ngx_mail_policy_rcpt_route(t, rcpt) : NGX_OK) {
-
-    case NGX_OK:
-        ngx_queue_insert_tail(&t->rcpts, &rcpt->queue);
-        ngx_mail_policy_transaction_kick(t);
-        return;
-
-    case NGX_DECLINED:
-        ngx_queue_insert_tail(&t->rcpts, &rcpt->queue);
-        ngx_mail_policy_rcpt_refuse(rcpt, 452, &separate);
-        return;
-
-    default:
-        ngx_queue_insert_tail(&t->rcpts, &rcpt->queue);
-        ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_route);
-    }
-}
-
-
-/*
- * The first recipient that is not refused chooses; NGX_DECLINED: this one
- * has another route.
- */
-
-static ngx_int_t
-ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_rcpt_t *rcpt)
-{
-    ngx_queue_t                 *q;
-    ngx_mail_policy_rcpt_t      *other;
-    ngx_mail_policy_upstream_t  *upstream;
-
-    upstream = ngx_mail_policy_transaction_route(t);
-    if (upstream == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (t->upstream == NULL || t->upstream == upstream) {
-        t->upstream = upstream;
-        return NGX_OK;
-    }
-
-    for (q = ngx_queue_head(&t->rcpts);
-         q != ngx_queue_sentinel(&t->rcpts);
-         q = ngx_queue_next(q))
-    {
-        other = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-        if (other->state != NGX_MAIL_POLICY_RCPT_REFUSED) {
-            return NGX_DECLINED;
-        }
-    }
-
-    if (t->session->relay) {
-        ngx_mail_policy_relay_close(t->session->relay);
-        t->session->relay = NULL;
-    }
-
-    t->upstream = upstream;
-    t->tried = 0;
-    t->mail_asked = 0;
-    t->mail_relayed = 0;
-
-    return NGX_OK;
-}
-
-
-/*
- * Moves each recipient on as far as it can go.  One that is refused here may
- * be what another, before it, has waited for.
- */
-
-static void
-ngx_mail_policy_transaction_kick(ngx_mail_policy_transaction_t *t)
-{
-    ngx_queue_t                *q, *next;
-    ngx_mail_policy_rcpt_t     *rcpt;
-    ngx_mail_policy_session_t  *s;
-
-    s = t->session;
-
-    for (q = ngx_queue_head(&t->rcpts);
-         q != ngx_queue_sentinel(&t->rcpts);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-        if (rcpt->state == NGX_MAIL_POLICY_RCPT_NEW) {
-            ngx_mail_policy_rcpt_check(rcpt);
-        }
-
-        if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED || !t->mail_checked) {
-            continue;
-        }
-
-        if (!t->mail_asked && ngx_mail_policy_transaction_relay(t) != NGX_OK) {
-            ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_relay);
-            next = ngx_queue_head(&t->rcpts);
-            continue;
-        }
-
-        if (ngx_mail_policy_relay_rcpt(s->relay, rcpt, &rcpt->address)
-            != NGX_OK)
-        {
-            ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_memory);
-            next = ngx_queue_head(&t->rcpts);
-            continue;
-        }
-
-        rcpt->state = NGX_MAIL_POLICY_RCPT_RELAYING;
-    }
-}
-
-
-static void
-ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt)
-{
-    ngx_mail_policy_session_t      *s;
-    ngx_mail_policy_transaction_t  *t;
-
-    t = rcpt->transaction;
-    s = t->session;
-
-    s->envelope.recipient = rcpt->address;
-    s->envelope.recipient_domain = rcpt->domain;
-
-    switch (ngx_mail_policy_check_start(&rcpt->check, s->main_conf->store,
-                                        s->conf->limits, &s->envelope,
-                                        NGX_MAIL_POLICY_AT_RCPT, &t->charged,
-                                        t->pool, ngx_mail_policy_rcpt_checked,
-                                        rcpt))
-    {
-
-    case NGX_OK:
-        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
-        return;
-
-    case NGX_AGAIN:
-        rcpt->state = NGX_MAIL_POLICY_RCPT_CHECKING;
-        return;
-
-    case NGX_BUSY:
-        return;
-
-    default:
-        ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_memory);
-    }
-}
-
-
-static void
-ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
-{
-    ngx_str_t                       text;
-    ngx_mail_policy_rcpt_t         *rcpt = data;
-    ngx_mail_policy_transaction_t  *t;
-
-    t = rcpt->transaction;
-
-    if (verdict->rc == NGX_OK) {
-        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
-        ngx_mail_policy_transaction_kick(t);
-        return;
-    }
-
-    t->verdict = verdict;
-
-    text.data = ngx_pnalloc(t->pool, verdict->text.len + 4);
-    if (text.data == NULL) {
-        ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_memory);
-
-    } else {
-        text.len = ngx_sprintf(text.data, "%ui %V", verdict->code,
-                               &verdict->text)
-                   - text.data;
-
-        ngx_mail_policy_rcpt_refuse(rcpt, verdict->code, &text);
-    }
-
-    /* others may have waited for the same key */
-
-    ngx_mail_policy_transaction_kick(t);
-}
-
-
-static void
-ngx_mail_policy_rcpt_accept(ngx_mail_policy_rcpt_t *rcpt, ngx_str_t *text)
-{
-    rcpt->state = NGX_MAIL_POLICY_RCPT_ACCEPTED;
-
-    ngx_mail_policy_check_accepted(&rcpt->check);
-
-    rcpt->transaction->session->envelope.recipients++;
-
-    ngx_mail_policy_due_done(rcpt->transaction->session, &rcpt->due, text);
-}
-
-
-static void
-ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
-    ngx_str_t *text)
-{
-    ngx_mail_policy_transaction_t  *t;
-
-    if (rcpt->state == NGX_MAIL_POLICY_RCPT_REFUSED) {
-        return;
-    }
-
-    t = rcpt->transaction;
-
-    rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;
-
-    ngx_mail_policy_check_give_back(&rcpt->check);
-
-    t->session->envelope.rejected_recipients++;
-    t->record.status = status;
-    t->record.reply = *text;
-
-    ngx_mail_policy_due_done(t->session, &rcpt->due, text);
-}
-
-
-/* all that are still to be answered */
-
-static void
-ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
-    ngx_uint_t status, ngx_str_t *text)
-{
-    ngx_queue_t             *q;
-    ngx_mail_policy_rcpt_t  *rcpt;
-
-    for (q = ngx_queue_head(&t->rcpts);
-         q != ngx_queue_sentinel(&t->rcpts);
-         q = ngx_queue_next(q))
-    {
-        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-        if (rcpt->state != NGX_MAIL_POLICY_RCPT_ACCEPTED) {
-            ngx_mail_policy_rcpt_refuse(rcpt, status, text);
-        }
-    }
-}
-
-
 ngx_int_t
 ngx_mail_policy_transaction_data(ngx_mail_policy_transaction_t *t)
 {
@@ -572,7 +249,7 @@ ngx_mail_policy_transaction_data(ngx_mail_policy_transaction_t *t)
     }
 
     if (ngx_mail_policy_relay_data(s->relay, t) != NGX_OK) {
-        ngx_mail_policy_body_refused(t, 452, &ngx_mail_policy_memory);
+        ngx_mail_policy_body_refused(t, 452, &ngx_mail_policy_no_memory);
         return NGX_OK;
     }
 
@@ -583,309 +260,12 @@ ngx_mail_policy_transaction_data(ngx_mail_policy_transaction_t *t)
 }
 
 
-/* a connection to the transaction's group, and MAIL on its way there */
-
-static ngx_int_t
-ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
-{
-    ngx_mail_policy_session_t  *s;
-
-    s = t->session;
-
-    t->record.upstream = t->upstream->name;
-
-    if (t->record.relay_start == 0) {
-        t->record.relay_start = ngx_current_msec;
-    }
-
-    if (s->relay
-        && (s->relay_upstream != t->upstream
-            || !ngx_mail_policy_relay_reusable(s->relay)))
-    {
-        ngx_mail_policy_relay_quit(s->relay);
-        s->relay = NULL;
-    }
-
-    s->relay_reused = (s->relay != NULL);
-
-    if (s->relay == NULL
-        && ngx_mail_policy_transaction_connect(t) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    t->record.relay = s->relay->peer->name;
-
-    if (ngx_mail_policy_relay_mail(s->relay, t, &t->mail) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    t->mail_asked = 1;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
-{
-    ngx_mail_policy_peer_t        *peer;
-    ngx_mail_policy_session_t     *s;
-    ngx_mail_policy_srv_conf_t    *pscf;
-    ngx_mail_policy_relay_conf_t   conf;
-
-    s = t->session;
-    pscf = s->conf;
-
-    peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
-    if (peer == NULL) {
-        return NGX_ERROR;
-    }
-
-    conf.connect_timeout = pscf->connect_timeout;
-    conf.reply_timeout = ngx_min(pscf->proxy_timeout,
-                                 NGX_MAIL_POLICY_REPLY_TIMEOUT);
-    conf.final_timeout = pscf->final_timeout;
-    conf.xclient = pscf->xclient;
-    conf.name = s->core->server_name;
-    conf.log = s->core->error_log;
-
-    s->relay = ngx_mail_policy_relay_open(&conf, peer, &s->envelope,
-                                          &ngx_mail_policy_relay_handlers, s);
-    if (s->relay == NULL) {
-        return NGX_ERROR;
-    }
-
-    s->relay_upstream = t->upstream;
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
-    void *tag, mpol_reply_t *reply)
-{
-    ngx_mail_policy_session_t      *s = data;
-    ngx_mail_policy_transaction_t  *t;
-
-    t = s->transaction;
-
-    switch (stage) {
-
-    case NGX_MAIL_POLICY_RELAY_MAIL:
-        ngx_mail_policy_upstream_report(s->relay->peer, 0);
-        ngx_mail_policy_relay_mail_replied(t, reply);
-        return;
-
-    case NGX_MAIL_POLICY_RELAY_RCPT:
-        ngx_mail_policy_relay_rcpt_replied(tag, reply);
-        return;
-
-    case NGX_MAIL_POLICY_RELAY_DATA:
-        ngx_mail_policy_relay_data_replied(t, reply);
-        return;
-
-    default:
-        ngx_mail_policy_body_reply(t, stage, reply);
-    }
-}
-
-
-static void
-ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
-    mpol_reply_t *reply)
-{
-    ngx_str_t  text;
-
-    if (reply->code < 300) {
-        t->mail_relayed = 1;
-        ngx_mail_policy_transaction_ready(t);
-        return;
-    }
-
-    if (ngx_mail_policy_transaction_text(t, reply->code, reply, "1.0", &text)
-        != NGX_OK)
-    {
-        text = ngx_mail_policy_memory;
-    }
-
-    if (!t->lazy) {
-        ngx_mail_policy_transaction_refuse(t, reply->code, &text);
-        return;
-    }
-
-    /* MAIL was answered already: it is the recipients who hear of it */
-
-    t->relay_told = 1;
-    t->mail_asked = 0;
-    (void) ngx_mail_policy_relay_rset(t->session->relay);
-
-    ngx_mail_policy_rcpts_refuse(t, reply->code, &text);
-}
-
-
-static void
-ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
-    mpol_reply_t *reply)
-{
-    ngx_str_t                       text;
-    ngx_mail_policy_transaction_t  *t;
-
-    t = rcpt->transaction;
-    t->relay_told = 1;
-
-    if (ngx_mail_policy_transaction_text(t, reply->code, reply, "1.5", &text)
-        != NGX_OK)
-    {
-        text = ngx_mail_policy_memory;
-    }
-
-    if (reply->code < 300) {
-        ngx_mail_policy_rcpt_accept(rcpt, &text);
-
-    } else {
-        ngx_mail_policy_rcpt_refuse(rcpt, reply->code, &text);
-    }
-
-    ngx_mail_policy_transaction_kick(t);
-}
-
-
-static void
-ngx_mail_policy_relay_data_replied(ngx_mail_policy_transaction_t *t,
-    mpol_reply_t *reply)
-{
-    ngx_str_t  text;
-
-    t->relay_told = 1;
-
-    if (reply->code == 354) {
-        ngx_mail_policy_body_begin(t);
-        return;
-    }
-
-    t->data = 0;
-
-    if (ngx_mail_policy_transaction_text(t, reply->code, reply, "0.0", &text)
-        != NGX_OK)
-    {
-        text = ngx_mail_policy_memory;
-    }
-
-    ngx_mail_policy_body_refused(t, reply->code, &text);
-}
-
-
-static void
-ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
-{
-    ngx_mail_policy_peer_t         *peer;
-    ngx_mail_policy_session_t      *s = data;
-    ngx_mail_policy_transaction_t  *t;
-
-    peer = s->relay->peer;
-    t = s->transaction;
-
-    ngx_mail_policy_relay_close(s->relay);
-    s->relay = NULL;
-
-    /* an idle connection may well be closed by the relay */
-
-    if (t == NULL || !t->mail_asked) {
-        return;
-    }
-
-    if (!s->relay_reused || t->mail_relayed) {
-        ngx_mail_policy_upstream_report(peer, 1);
-    }
-
-    if (t->dot || (t->data && stage >= NGX_MAIL_POLICY_RELAY_DATA)) {
-        ngx_mail_policy_body_lost(t);
-        return;
-    }
-
-    if (t->relay_told) {
-        ngx_mail_policy_relay_gone(t);
-        return;
-    }
-
-    ngx_mail_policy_relay_next(t, stage);
-}
-
-
-/* nothing was passed on yet: the next of the group, from the beginning */
-
-static void
-ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_relay_stage_e stage)
-{
-    ngx_str_t               *text;
-    ngx_queue_t             *q;
-    ngx_mail_policy_rcpt_t  *rcpt;
-
-    t->mail_asked = 0;
-    t->mail_relayed = 0;
-
-    for (q = ngx_queue_head(&t->rcpts);
-         q != ngx_queue_sentinel(&t->rcpts);
-         q = ngx_queue_next(q))
-    {
-        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-        if (rcpt->state == NGX_MAIL_POLICY_RCPT_RELAYING) {
-            rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
-        }
-    }
-
-    if (ngx_mail_policy_transaction_relay(t) == NGX_OK) {
-        ngx_mail_policy_transaction_kick(t);
-        return;
-    }
-
-    text = (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
-           ? &ngx_mail_policy_relay_refuses_us
-           : (stage < NGX_MAIL_POLICY_RELAY_MAIL)
-             ? &ngx_mail_policy_no_relay : &ngx_mail_policy_relay_lost;
-
-    if (!t->lazy) {
-        ngx_mail_policy_transaction_refuse(t, 451, text);
-        return;
-    }
-
-    /* the next recipient may try again, and all of the group */
-
-    t->tried = 0;
-    ngx_mail_policy_rcpts_refuse(t, 451, text);
-}
-
-
-/* the client knows answers of a relay that is no more */
-
-static void
-ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t)
-{
-    t->relay_lost = 1;
-
-    ngx_mail_policy_rcpts_refuse(t, 451, &ngx_mail_policy_relay_lost);
-}
-
-
-static void
-ngx_mail_policy_relay_writable(void *data)
-{
-    ngx_mail_policy_session_t  *s = data;
-
-    ngx_mail_policy_session_resume(s);
-}
-
-
 /*
  * "250 2.1.5 text" from a relay's reply.  status: subject and detail where
  * the relay gave no enhanced code.  Control octets never pass (OUT-3).
  */
 
-ngx_int_t
+void
 ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,
     ngx_uint_t code, mpol_reply_t *reply, const char *status, ngx_str_t *text)
 {
@@ -897,7 +277,20 @@ ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,
     p = ngx_pnalloc(t->pool, sizeof("250 2.999.999 ") - 1
                              + reply->status.len + len);
     if (p == NULL) {
-        return NGX_ERROR;
+
+        /* the class must not change, whatever else */
+
+        if (code < 300) {
+            ngx_str_set(text, "250 2.0.0 Ok");
+
+        } else if (code < 500) {
+            *text = ngx_mail_policy_no_memory;
+
+        } else {
+            ngx_str_set(text, "554 5.0.0 Refused");
+        }
+
+        return;
     }
 
     text->data = p;
@@ -912,8 +305,6 @@ ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,
     mpol_reply_clean(reply->message.data, len, p);
 
     text->len = p + len - text->data;
-
-    return NGX_OK;
 }
 
 

@@ -1,0 +1,285 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The recipients of a transaction.
+ *
+ *   NEW -> CHECKING -> PASSED -> RELAYING -> ACCEPTED
+ *      \-------------\----------\------------> REFUSED
+ *
+ * Limits first: a relay cannot be told to forget one recipient.  kick() moves
+ * each on as far as it can go, whenever something has changed.
+ *
+ * One event arrives here: the verdict of the limits.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "ngx_mail_policy_session.h"
+
+
+static ngx_int_t ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt);
+static void ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt);
+static void ngx_mail_policy_rcpt_checked(void *data,
+    ngx_mail_policy_verdict_t *verdict);
+
+
+void
+ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt)
+{
+    ngx_mail_policy_envelope_t  *e;
+
+    static ngx_str_t  separate = ngx_string("452 4.5.3 Another route, send "
+                                            "this recipient in a separate "
+                                            "transaction");
+
+    e = &t->session->envelope;
+    e->recipient = rcpt->address;
+    e->recipient_domain = rcpt->domain;
+
+    ngx_mail_policy_due_add(t->session, &rcpt->due);
+    ngx_queue_insert_tail(&t->rcpts, &rcpt->queue);
+
+    if (t->relay_lost) {
+        ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_relay_lost);
+        return;
+    }
+
+    switch (t->lazy ? ngx_mail_policy_rcpt_route(t, rcpt) : NGX_OK) {
+
+    case NGX_OK:
+        ngx_mail_policy_rcpts_kick(t);
+        return;
+
+    case NGX_DECLINED:
+        ngx_mail_policy_rcpt_refuse(rcpt, 452, &separate);
+        return;
+
+    default:
+        ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_route);
+    }
+}
+
+
+/*
+ * The first recipient that is not refused chooses; NGX_DECLINED: this one
+ * has another route.
+ */
+
+static ngx_int_t
+ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt)
+{
+    ngx_queue_t                 *q;
+    ngx_mail_policy_rcpt_t      *other;
+    ngx_mail_policy_upstream_t  *upstream;
+
+    upstream = ngx_mail_policy_transaction_route(t);
+    if (upstream == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (t->upstream == NULL || t->upstream == upstream) {
+        t->upstream = upstream;
+        return NGX_OK;
+    }
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        other = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (other != rcpt && other->state != NGX_MAIL_POLICY_RCPT_REFUSED) {
+            return NGX_DECLINED;
+        }
+    }
+
+    if (t->session->relay) {
+        ngx_mail_policy_relay_close(t->session->relay);
+        t->session->relay = NULL;
+    }
+
+    t->upstream = upstream;
+    t->tried = 0;
+    t->mail_asked = 0;
+    t->mail_relayed = 0;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Moves each recipient on as far as it can go.  One that is refused here may
+ * be what another, before it, has waited for.
+ */
+
+void
+ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
+{
+    ngx_queue_t                *q, *next;
+    ngx_mail_policy_rcpt_t     *rcpt;
+    ngx_mail_policy_session_t  *s;
+
+    s = t->session;
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state == NGX_MAIL_POLICY_RCPT_NEW) {
+            ngx_mail_policy_rcpt_check(rcpt);
+        }
+
+        if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED || !t->mail_checked) {
+            continue;
+        }
+
+        if (!t->mail_asked && ngx_mail_policy_transaction_relay(t) != NGX_OK) {
+            ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_relay);
+            next = ngx_queue_head(&t->rcpts);
+            continue;
+        }
+
+        if (ngx_mail_policy_relay_rcpt(s->relay, rcpt, &rcpt->address)
+            != NGX_OK)
+        {
+            ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
+            next = ngx_queue_head(&t->rcpts);
+            continue;
+        }
+
+        rcpt->state = NGX_MAIL_POLICY_RCPT_RELAYING;
+    }
+}
+
+
+static void
+ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt)
+{
+    ngx_mail_policy_session_t      *s;
+    ngx_mail_policy_transaction_t  *t;
+
+    t = rcpt->transaction;
+    s = t->session;
+
+    s->envelope.recipient = rcpt->address;
+    s->envelope.recipient_domain = rcpt->domain;
+
+    switch (ngx_mail_policy_check_start(&rcpt->check, s->main_conf->store,
+                                        s->conf->limits, &s->envelope,
+                                        NGX_MAIL_POLICY_AT_RCPT, &t->charged,
+                                        t->pool, ngx_mail_policy_rcpt_checked,
+                                        rcpt))
+    {
+
+    case NGX_OK:
+        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        return;
+
+    case NGX_AGAIN:
+        rcpt->state = NGX_MAIL_POLICY_RCPT_CHECKING;
+        return;
+
+    case NGX_BUSY:
+        return;
+
+    default:
+        ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
+    }
+}
+
+
+static void
+ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
+{
+    ngx_mail_policy_rcpt_t         *rcpt = data;
+    ngx_mail_policy_transaction_t  *t;
+
+    t = rcpt->transaction;
+
+    if (verdict->rc == NGX_OK) {
+        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        ngx_mail_policy_rcpts_kick(t);
+        return;
+    }
+
+    t->verdict = verdict;
+
+    ngx_mail_policy_rcpt_refuse(rcpt, verdict->code, &verdict->text);
+
+    /* others may have waited for the same key */
+
+    ngx_mail_policy_rcpts_kick(t);
+}
+
+
+void
+ngx_mail_policy_rcpt_accept(ngx_mail_policy_rcpt_t *rcpt, ngx_str_t *text)
+{
+    rcpt->state = NGX_MAIL_POLICY_RCPT_ACCEPTED;
+
+    ngx_mail_policy_check_accepted(&rcpt->check);
+
+    rcpt->transaction->session->envelope.recipients++;
+
+    ngx_mail_policy_due_done(rcpt->transaction->session, &rcpt->due, text);
+}
+
+
+void
+ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
+    ngx_str_t *text)
+{
+    ngx_mail_policy_transaction_t  *t;
+
+    if (rcpt->state == NGX_MAIL_POLICY_RCPT_REFUSED) {
+        return;
+    }
+
+    t = rcpt->transaction;
+
+    rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;
+
+    ngx_mail_policy_check_give_back(&rcpt->check);
+
+    t->session->envelope.rejected_recipients++;
+    t->record.status = status;
+    t->record.reply = *text;
+
+    ngx_mail_policy_due_done(t->session, &rcpt->due, text);
+}
+
+
+/* all that are still to be answered */
+
+void
+ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t status, ngx_str_t *text)
+{
+    ngx_queue_t             *q;
+    ngx_mail_policy_rcpt_t  *rcpt;
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state != NGX_MAIL_POLICY_RCPT_ACCEPTED) {
+            ngx_mail_policy_rcpt_refuse(rcpt, status, text);
+        }
+    }
+}

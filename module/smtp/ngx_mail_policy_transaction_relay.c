@@ -1,0 +1,341 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * A transaction and its relay: the choice of one, what it answers, and what
+ * happens when it fails.
+ *
+ * Until the client has been told anything that the relay said (relay_told), a
+ * failed relay is replaced by the next one of its group, from MAIL on; after
+ * that the rest of the transaction is deferred.
+ *
+ * Events: the relay's replies, its failure, its room for more of the body.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "ngx_mail_policy_session.h"
+
+
+#define NGX_MAIL_POLICY_REPLY_TIMEOUT  300000   /* RFC 5321, 4.5.3.2 */
+
+
+static ngx_int_t ngx_mail_policy_transaction_connect(
+    ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_relay_replied(void *data,
+    ngx_mail_policy_relay_stage_e stage, void *tag, mpol_reply_t *reply);
+static void ngx_mail_policy_relay_mail_replied(
+    ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
+static void ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
+    mpol_reply_t *reply);
+static void ngx_mail_policy_relay_data_replied(
+    ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
+static void ngx_mail_policy_relay_failed(void *data,
+    ngx_mail_policy_relay_stage_e stage);
+static void ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_relay_stage_e stage);
+static void ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_relay_writable(void *data);
+
+
+static ngx_str_t  ngx_mail_policy_relay_refuses_us =
+    ngx_string("451 4.3.5 Relay configuration problem, try again later");
+
+
+static ngx_mail_policy_relay_handlers_t  ngx_mail_policy_relay_handlers = {
+    ngx_mail_policy_relay_replied,
+    ngx_mail_policy_relay_failed,
+    ngx_mail_policy_relay_writable
+};
+
+
+/* a connection to the transaction's group, and MAIL on its way there */
+
+ngx_int_t
+ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
+{
+    ngx_mail_policy_session_t  *s;
+
+    s = t->session;
+
+    t->record.upstream = t->upstream->name;
+
+    if (t->record.relay_start == 0) {
+        t->record.relay_start = ngx_current_msec;
+    }
+
+    if (s->relay
+        && (s->relay_upstream != t->upstream
+            || !ngx_mail_policy_relay_reusable(s->relay)))
+    {
+        ngx_mail_policy_relay_quit(s->relay);
+        s->relay = NULL;
+    }
+
+    s->relay_reused = (s->relay != NULL);
+
+    if (s->relay == NULL
+        && ngx_mail_policy_transaction_connect(t) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    t->record.relay = s->relay->peer->name;
+
+    if (ngx_mail_policy_relay_mail(s->relay, t, &t->mail) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    t->mail_asked = 1;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
+{
+    ngx_mail_policy_peer_t        *peer;
+    ngx_mail_policy_session_t     *s;
+    ngx_mail_policy_srv_conf_t    *pscf;
+    ngx_mail_policy_relay_conf_t   conf;
+
+    s = t->session;
+    pscf = s->conf;
+
+    peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
+    if (peer == NULL) {
+        return NGX_ERROR;
+    }
+
+    conf.connect_timeout = pscf->connect_timeout;
+    conf.reply_timeout = ngx_min(pscf->proxy_timeout,
+                                 NGX_MAIL_POLICY_REPLY_TIMEOUT);
+    conf.final_timeout = pscf->final_timeout;
+    conf.xclient = pscf->xclient;
+    conf.name = s->core->server_name;
+    conf.log = s->core->error_log;
+
+    s->relay = ngx_mail_policy_relay_open(&conf, peer, &s->envelope,
+                                          &ngx_mail_policy_relay_handlers, s);
+    if (s->relay == NULL) {
+        return NGX_ERROR;
+    }
+
+    s->relay_upstream = t->upstream;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
+    void *tag, mpol_reply_t *reply)
+{
+    ngx_mail_policy_session_t      *s = data;
+    ngx_mail_policy_transaction_t  *t;
+
+    t = s->transaction;
+
+    switch (stage) {
+
+    case NGX_MAIL_POLICY_RELAY_MAIL:
+        ngx_mail_policy_upstream_report(s->relay->peer, 0);
+        ngx_mail_policy_relay_mail_replied(t, reply);
+        return;
+
+    case NGX_MAIL_POLICY_RELAY_RCPT:
+        ngx_mail_policy_relay_rcpt_replied(tag, reply);
+        return;
+
+    case NGX_MAIL_POLICY_RELAY_DATA:
+        ngx_mail_policy_relay_data_replied(t, reply);
+        return;
+
+    default:
+        ngx_mail_policy_body_reply(t, stage, reply);
+    }
+}
+
+
+static void
+ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
+    mpol_reply_t *reply)
+{
+    ngx_str_t  text;
+
+    if (reply->code < 300) {
+        t->mail_relayed = 1;
+        ngx_mail_policy_transaction_ready(t);
+        return;
+    }
+
+    ngx_mail_policy_transaction_text(t, reply->code, reply, "1.0", &text);
+
+    if (!t->lazy) {
+        ngx_mail_policy_transaction_refuse(t, reply->code, &text);
+        return;
+    }
+
+    /* MAIL was answered already: it is the recipients who hear of it */
+
+    t->relay_told = 1;
+    t->mail_asked = 0;
+    (void) ngx_mail_policy_relay_rset(t->session->relay);
+
+    ngx_mail_policy_rcpts_refuse(t, reply->code, &text);
+}
+
+
+static void
+ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
+    mpol_reply_t *reply)
+{
+    ngx_str_t                       text;
+    ngx_mail_policy_transaction_t  *t;
+
+    t = rcpt->transaction;
+    t->relay_told = 1;
+
+    ngx_mail_policy_transaction_text(t, reply->code, reply, "1.5", &text);
+
+    if (reply->code < 300) {
+        ngx_mail_policy_rcpt_accept(rcpt, &text);
+
+    } else {
+        ngx_mail_policy_rcpt_refuse(rcpt, reply->code, &text);
+    }
+
+    ngx_mail_policy_rcpts_kick(t);
+}
+
+
+static void
+ngx_mail_policy_relay_data_replied(ngx_mail_policy_transaction_t *t,
+    mpol_reply_t *reply)
+{
+    ngx_str_t  text;
+
+    t->relay_told = 1;
+
+    if (reply->code == 354) {
+        ngx_mail_policy_body_begin(t);
+        return;
+    }
+
+    t->data = 0;
+
+    ngx_mail_policy_transaction_text(t, reply->code, reply, "0.0", &text);
+
+    ngx_mail_policy_body_refused(t, reply->code, &text);
+}
+
+
+static void
+ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
+{
+    ngx_mail_policy_peer_t         *peer;
+    ngx_mail_policy_session_t      *s = data;
+    ngx_mail_policy_transaction_t  *t;
+
+    peer = s->relay->peer;
+    t = s->transaction;
+
+    ngx_mail_policy_relay_close(s->relay);
+    s->relay = NULL;
+
+    /* an idle connection may well be closed by the relay */
+
+    if (t == NULL || !t->mail_asked) {
+        return;
+    }
+
+    if (!s->relay_reused || t->mail_relayed) {
+        ngx_mail_policy_upstream_report(peer, 1);
+    }
+
+    if (t->dot || (t->data && stage >= NGX_MAIL_POLICY_RELAY_DATA)) {
+        ngx_mail_policy_body_lost(t);
+        return;
+    }
+
+    if (t->relay_told) {
+        ngx_mail_policy_relay_gone(t);
+        return;
+    }
+
+    ngx_mail_policy_relay_next(t, stage);
+}
+
+
+/* nothing was passed on yet: the next of the group, from the beginning */
+
+static void
+ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_relay_stage_e stage)
+{
+    ngx_str_t               *text;
+    ngx_queue_t             *q;
+    ngx_mail_policy_rcpt_t  *rcpt;
+
+    t->mail_asked = 0;
+    t->mail_relayed = 0;
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state == NGX_MAIL_POLICY_RCPT_RELAYING) {
+            rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        }
+    }
+
+    if (ngx_mail_policy_transaction_relay(t) == NGX_OK) {
+        ngx_mail_policy_rcpts_kick(t);
+        return;
+    }
+
+    text = (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
+           ? &ngx_mail_policy_relay_refuses_us
+           : (stage < NGX_MAIL_POLICY_RELAY_MAIL)
+             ? &ngx_mail_policy_no_relay : &ngx_mail_policy_relay_lost;
+
+    if (!t->lazy) {
+        ngx_mail_policy_transaction_refuse(t, 451, text);
+        return;
+    }
+
+    /* the next recipient may try again, and all of the group */
+
+    t->tried = 0;
+    ngx_mail_policy_rcpts_refuse(t, 451, text);
+}
+
+
+/* the client knows answers of a relay that is no more */
+
+static void
+ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t)
+{
+    t->relay_lost = 1;
+
+    ngx_mail_policy_rcpts_refuse(t, 451, &ngx_mail_policy_relay_lost);
+}
+
+
+static void
+ngx_mail_policy_relay_writable(void *data)
+{
+    ngx_mail_policy_session_t  *s = data;
+
+    ngx_mail_policy_session_resume(s);
+}
