@@ -41,6 +41,7 @@ mail {
         policy_limit  to       key=$recipient_domain  messages=1000/1h;
         policy_limit  both     key=$sasl_username/$client_net
                                                       messages=1000/1h;
+        policy_limit  with     key=from:$sender       messages=1000/1h;
     }
 
     server {
@@ -135,6 +136,7 @@ my @all = sort(
     'to:{example.net}',
     'to:{example.org}',
     'both:{alice@example.com/127.0.0.1}',
+    'with:{from:sales@example.com}',
 );
 
 is_deeply([ used_keys() ], \@all,
@@ -148,7 +150,7 @@ like(send_one($c, '<>', 'bob@example.net'), qr/^250 /, 'the null sender');
 is_deeply([ used_keys() ], \@all, 'no counter for the null sender');
 is_deeply([ map { /^(\w+):\{(.*)\}$/; "$1 " . used($redis, $1, $2) } @all ],
     [ 'addr 2', 'both 2', 'domain 1', 'net 2', 'sender 1', 'to 2', 'to 1',
-      'user 2' ], 'but in the others it counts');
+      'user 2', 'with 1' ], 'but in the others it counts');
 
 # client networks
 

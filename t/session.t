@@ -93,6 +93,9 @@ is($c->read_reply(), '250 2.0.0 Ok: queued as ABC123', "the relay's reply");
 like($c->cmd('RCPT TO:<b@example.net>'), qr/^503 5\.5\.1 /,
     'STATE-1 nothing is left of the transaction');
 
+like($c->cmd('MAIL FROM:<big@example.com> SIZE=1048577'), qr/^552 5\.3\.4 /,
+    'EXT-7 SIZE over the limit');
+
 # RSET
 
 like($c->cmd('MAIL FROM:<a@example.com>'), qr/^250 /, 'second transaction');
@@ -182,5 +185,7 @@ is($first->{protocol}, 'ESMTPA', 'log: protocol');
 is($first->{upstream_addr}, '127.0.0.1:' . $t->port('relay'), 'log: relay');
 is(scalar(grep { $_->{outcome} eq 'aborted' } @log), 3, 'log: aborted ones');
 is(scalar(grep { $_->{outcome} eq 'accepted' } @log), 3, 'log: accepted ones');
+is(join(' ', map { $_->{outcome} } grep { $_->{sender} =~ /^big/ } @log),
+    'rejected', 'log: the one that was too big');
 
 $t->done();

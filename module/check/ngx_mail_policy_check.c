@@ -125,8 +125,8 @@ ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
 
     ngx_memzero(charge, sizeof(ngx_mail_policy_charge_t));
 
-    if (ngx_mail_policy_value_eval(ask->pool, &limit->key, envelope,
-                                   &charge->key)
+    if (ngx_mail_policy_value_eval_key(ask->pool, &limit->key, envelope,
+                                       &charge->key)
         != NGX_OK)
     {
         return NGX_ERROR;

@@ -14,7 +14,8 @@
  *             limit whose key needs the recipient, once for each key in a
  *             transaction
  *
- * A limit whose key is empty (null sender, no login) does not apply.
+ * A limit of whose key a variable is empty (null sender, no login) does not
+ * apply.
  *
  *     start -> handler -> keep | give_back
  *          \-> give_back

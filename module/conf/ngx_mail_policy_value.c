@@ -28,6 +28,9 @@ typedef struct {
 
 static ngx_int_t ngx_mail_policy_value_name(ngx_conf_t *cf, ngx_str_t *text,
     u_char **pos, ngx_str_t *name);
+static ngx_int_t ngx_mail_policy_value_join(ngx_pool_t *pool,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out, ngx_uint_t key);
 static ngx_int_t ngx_mail_policy_value_add(ngx_array_t *parts,
     ngx_str_t *text, ngx_uint_t named);
 static ngx_uint_t ngx_mail_policy_value_name_char(u_char ch);
@@ -280,6 +283,23 @@ ngx_int_t
 ngx_mail_policy_value_eval(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
 {
+    return ngx_mail_policy_value_join(pool, value, envelope, out, 0);
+}
+
+
+ngx_int_t
+ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out)
+{
+    return ngx_mail_policy_value_join(pool, value, envelope, out, 1);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out, ngx_uint_t key)
+{
     size_t                       len;
     u_char                      *p;
     ngx_int_t                    rc;
@@ -320,6 +340,11 @@ ngx_mail_policy_value_eval(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
 
         if (rc != NGX_OK) {
             return NGX_ERROR;
+        }
+
+        if (key && piece[i].len == 0) {
+            ngx_str_null(out);
+            return NGX_OK;
         }
 
         len += piece[i].len;

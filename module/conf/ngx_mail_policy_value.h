@@ -53,6 +53,14 @@ ngx_int_t ngx_mail_policy_value_eval(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
     ngx_str_t *out);
 
+/*
+ * The same for a limit's key: empty as soon as one of its variables is, so
+ * that "u:$sender" is not one bucket for all who have no sender.
+ */
+ngx_int_t ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out);
+
 /* the directive "map $source $name { ... }" */
 char *ngx_mail_policy_map(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
