@@ -292,11 +292,16 @@ ngx_mail_policy_redis_read_handler(ngx_event_t *rev)
 
         /*
          * worker_shutdown_timeout: sessions are cut now, and what they give
-         * back has to go out yet; exit_process() closes
+         * back has to go out yet, without much delay; exit_process() closes
          */
 
         c->close = 0;
         c->error = 0;
+
+        if (conn->redis->hurry == 0) {
+            conn->redis->hurry = ngx_max(ngx_current_msec, 1);
+        }
+
         return;
     }
 

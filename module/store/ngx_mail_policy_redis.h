@@ -127,6 +127,7 @@ struct ngx_mail_policy_redis_s {
     ngx_mail_policy_redis_warned_t   warned[NGX_MAIL_POLICY_REDIS_WARNED];
     time_t                           counted;   /* "lost", in the log */
     ngx_uint_t                       lost;      /* charges not given back */
+    ngx_msec_t                       hurry;     /* since when; 0: not */
     unsigned                         away:1;    /* and the log says so */
     unsigned                         doubtful:1; /* greets, but refuses */
     unsigned                         closing:1; /* no new connections */

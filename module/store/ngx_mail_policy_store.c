@@ -36,6 +36,7 @@
 
 #define NGX_MAIL_POLICY_KEY_MAX  128    /* longer ones are hashed */
 #define NGX_MAIL_POLICY_LINGER   10     /* ms */
+#define NGX_MAIL_POLICY_HURRY    500    /* ms behind worker_shutdown_timeout */
 
 
 static void ngx_mail_policy_ask_done(void *data, ngx_int_t rc);
@@ -363,7 +364,14 @@ ngx_mail_policy_store_linger(ngx_mail_policy_store_t *store)
 static void
 ngx_mail_policy_store_linger_handler(ngx_event_t *ev)
 {
-    ngx_mail_policy_store_t *store = ev->data;
+    ngx_msec_t                hurry;
+    ngx_mail_policy_store_t  *store = ev->data;
+
+    hurry = store->redis->hurry;
+
+    if (hurry && ngx_current_msec - hurry >= NGX_MAIL_POLICY_HURRY) {
+        return;
+    }
 
     if (ngx_mail_policy_redis_busy(store->redis)
         && (ngx_msec_int_t) (store->linger_end - ngx_current_msec) > 0)
