@@ -24,7 +24,8 @@ static ngx_int_t ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
     ngx_uint_t phase, ngx_uint_t records);
 static ngx_int_t ngx_mail_policy_check_first(ngx_mail_policy_check_t *check,
     ngx_mail_policy_charge_t *charge);
-static void ngx_mail_policy_check_release(ngx_mail_policy_check_t *check);
+static void ngx_mail_policy_check_settle(ngx_mail_policy_check_t *check,
+    ngx_uint_t paid);
 static void ngx_mail_policy_check_handler(void *data,
     ngx_mail_policy_ask_t *ask);
 static void ngx_mail_policy_check_refusal(ngx_mail_policy_check_t *check);
@@ -83,7 +84,7 @@ ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
         rc = ngx_mail_policy_check_charge(check, &limit[i], envelope, phase,
                                           records);
         if (rc != NGX_OK) {
-            ngx_mail_policy_check_release(check);
+            ngx_mail_policy_check_settle(check, 0);
             ngx_mail_policy_check_keep(check);
             return rc;
         }
@@ -108,14 +109,24 @@ ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
     ngx_uint_t phase, ngx_uint_t records)
 {
     ngx_int_t                       rc;
-    ngx_uint_t                      late;
+    ngx_uint_t                      late, messages, recipients;
     ngx_mail_policy_ask_t          *ask;
     ngx_mail_policy_charge_t       *charge;
     ngx_mail_policy_charge_unit_t  *unit;
 
     late = (limit->key.phase == NGX_MAIL_POLICY_AT_RCPT);
 
-    if (late && phase != NGX_MAIL_POLICY_AT_RCPT) {
+    /* without records nobody can set what the directive did not */
+
+    messages = (late == (phase == NGX_MAIL_POLICY_AT_RCPT))
+               && (records || limit->rates[NGX_MAIL_POLICY_MESSAGES].kind
+                              != MPOL_RATE_NONE);
+
+    recipients = (phase == NGX_MAIL_POLICY_AT_RCPT)
+                 && (records || limit->rates[NGX_MAIL_POLICY_RECIPIENTS].kind
+                                != MPOL_RATE_NONE);
+
+    if (!messages && !recipients) {
         return NGX_OK;
     }
 
@@ -138,35 +149,30 @@ ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
 
     charge->name = limit->name;
 
-    if (late) {
+    if (late && messages) {
         rc = ngx_mail_policy_check_first(check, charge);
         if (rc == NGX_ERROR || rc == NGX_BUSY) {
             return rc;
         }
 
-        late = (rc == NGX_OK);
+        messages = (rc == NGX_OK);
     }
 
-    if (phase == NGX_MAIL_POLICY_AT_MAIL || late) {
+    if (messages) {
         unit[NGX_MAIL_POLICY_MESSAGES].rate =
                                        limit->rates[NGX_MAIL_POLICY_MESSAGES];
         unit[NGX_MAIL_POLICY_MESSAGES].amount = 1;
         charge->nunits = 1;
     }
 
-    if (phase == NGX_MAIL_POLICY_AT_RCPT) {
+    if (recipients) {
         unit[NGX_MAIL_POLICY_RECIPIENTS].rate =
                                      limit->rates[NGX_MAIL_POLICY_RECIPIENTS];
         unit[NGX_MAIL_POLICY_RECIPIENTS].amount = 1;
         charge->nunits = 2;
     }
 
-    /* without records nobody can set what the directive did not */
-
-    if (!records
-        && unit[NGX_MAIL_POLICY_MESSAGES].rate.kind == MPOL_RATE_NONE
-        && unit[NGX_MAIL_POLICY_RECIPIENTS].rate.kind == MPOL_RATE_NONE)
-    {
+    if (charge->nunits == 0) {
         return NGX_OK;
     }
 
@@ -232,10 +238,10 @@ ngx_mail_policy_check_first(ngx_mail_policy_check_t *check,
 }
 
 
-/* what it would have paid for, the next recipient has to */
+/* the keys that it was about to pay for are paid, or up to the next one */
 
 static void
-ngx_mail_policy_check_release(ngx_mail_policy_check_t *check)
+ngx_mail_policy_check_settle(ngx_mail_policy_check_t *check, ngx_uint_t paid)
 {
     ngx_uint_t                  i;
     ngx_mail_policy_charged_t  *seen;
@@ -249,6 +255,7 @@ ngx_mail_policy_check_release(ngx_mail_policy_check_t *check)
     for (i = 0; i < check->charged->nelts; i++) {
         if (seen[i].owner == check) {
             seen[i].owner = NULL;
+            seen[i].paid = paid;
         }
     }
 }
@@ -257,21 +264,7 @@ ngx_mail_policy_check_release(ngx_mail_policy_check_t *check)
 void
 ngx_mail_policy_check_accepted(ngx_mail_policy_check_t *check)
 {
-    ngx_uint_t                  i;
-    ngx_mail_policy_charged_t  *seen;
-
-    if (check->charged == NULL) {
-        return;
-    }
-
-    seen = check->charged->elts;
-
-    for (i = 0; i < check->charged->nelts; i++) {
-        if (seen[i].owner == check) {
-            seen[i].owner = NULL;
-            seen[i].paid = 1;
-        }
-    }
+    ngx_mail_policy_check_settle(check, 1);
 }
 
 
@@ -293,7 +286,7 @@ ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
 
     case NGX_DECLINED:
         ngx_mail_policy_check_refusal(check);
-        ngx_mail_policy_check_release(check);
+        ngx_mail_policy_check_settle(check, 0);
         ngx_mail_policy_check_keep(check);
         break;
 
@@ -301,7 +294,7 @@ ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
         verdict->code = 451;
         ngx_str_set(&verdict->text,
                     "451 4.3.0 Temporary server problem, try again later");
-        ngx_mail_policy_check_release(check);
+        ngx_mail_policy_check_settle(check, 0);
         ngx_mail_policy_check_keep(check);
     }
 
@@ -405,7 +398,7 @@ ngx_mail_policy_check_keep(ngx_mail_policy_check_t *check)
 void
 ngx_mail_policy_check_give_back(ngx_mail_policy_check_t *check)
 {
-    ngx_mail_policy_check_release(check);
+    ngx_mail_policy_check_settle(check, 0);
 
     if (check->ask == NULL) {
         return;
