@@ -94,6 +94,8 @@ my $warm = session('limit_patient', 'MAIL FROM:<warm@example.com>');
 $warm->quit();
 
 my $idle = session('patient');
+my $silent = $t->client('patient');
+$silent->greeting();
 my $after = session('patient', 'MAIL FROM:<after@example.com>', $TO);
 
 my $data = session('patient', 'MAIL FROM:<data@example.com>', $TO, 'DATA');
@@ -125,6 +127,7 @@ like($quit->quit(), qr/^221 /, 'QUIT while the relay hangs');
 ok($t->reload('patient'), 'reload');
 
 like($idle->read_reply(), $GOING, 'between commands');
+like($silent->read_reply(), $GOING, 'a client that has only the greeting');
 ok($idle->wait_close(), 'between commands: closed');
 like($after->read_reply(), $GOING, 'between commands of a transaction');
 ok($after->wait_close(), 'between commands of a transaction: closed');

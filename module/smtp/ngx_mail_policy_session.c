@@ -8,16 +8,16 @@
  * A session's life.
  *
  * nginx does the connection, PROXY protocol, TLS, the PTR look-up and the
- * greeting; its handler then calls the protocol's parse_command for the
- * first octets of a command.  Ours takes the session over there: the octets
- * move to our buffer, both handlers become ours, the stock code is never
- * entered again, but for the STARTTLS handshake, which ends in our
- * init_protocol.
+ * greeting.  Where that is out at once, init_session takes the session over;
+ * where a look-up or greeting_delay comes first, parse_command does, which
+ * the stock handler calls for the first octets of a command: they move to our
+ * buffer.  Both handlers become ours, and the stock code is never entered
+ * again, but for the STARTTLS handshake, which ends in our init_protocol.
  *
- *   parse (take-over) -> COMMAND <-> AUTH            334 and its response
- *                        COMMAND <-> NOTHING         an answer is awaited
- *                        COMMAND <-> BODY            354 to the final dot
- *                        COMMAND  -> handshake -> init_protocol -> COMMAND
+ *   take-over -> COMMAND <-> AUTH                    334 and its response
+ *                COMMAND <-> NOTHING                 an answer is awaited
+ *                COMMAND <-> BODY                    354 to the final dot
+ *                COMMAND  -> handshake -> init_protocol -> COMMAND
  *
  * Events: client readable, writable, its timer (on the read event: what the
  * client owes us; on the write event: what it does not take).  Answers of
@@ -42,6 +42,8 @@
 void ngx_mail_starttls_handler(ngx_event_t *rev);
 
 
+static void ngx_mail_policy_session_init(ngx_mail_session_t *ms,
+    ngx_connection_t *c);
 static ngx_int_t ngx_mail_policy_session_parse(ngx_mail_session_t *ms);
 static void ngx_mail_policy_session_init_protocol(ngx_event_t *rev);
 static ngx_mail_policy_session_t *ngx_mail_policy_session_create(
@@ -72,10 +74,42 @@ ngx_mail_policy_smtp_protocol(ngx_conf_t *cf, ngx_mail_protocol_t *stock)
 
     *protocol = *stock;
 
+    protocol->init_session = ngx_mail_policy_session_init;
     protocol->parse_command = ngx_mail_policy_session_parse;
     protocol->init_protocol = ngx_mail_policy_session_init_protocol;
 
     return protocol;
+}
+
+
+/*
+ * A client that has the greeting and says nothing is ours already: on reload
+ * it hears of it, and it costs no buffer.
+ */
+
+static void
+ngx_mail_policy_session_init(ngx_mail_session_t *ms, ngx_connection_t *c)
+{
+    ngx_mail_smtp_init_session(ms, c);
+
+    if (c->fd == (ngx_socket_t) -1
+        || c->read->handler != ngx_mail_smtp_init_protocol
+        || ms->out.len)
+    {
+        /* closed, or the greeting is still to come, or on its way */
+        return;
+    }
+
+    if (ngx_mail_policy_session_create(ms) == NULL) {
+        ngx_mail_close_connection(c);
+        return;
+    }
+
+    c->read->handler = ngx_mail_policy_session_read_handler;
+    c->write->handler = ngx_mail_policy_session_write_handler;
+
+    c->idle = 1;
+    c->log->action = "waiting for a command";
 }
 
 
