@@ -7,10 +7,13 @@
 /*
  * Counters in shared memory.  No events arrive here.
  *
- * A node holds the counters of one limit under one key, one for each unit
- * that is counted.  Nodes are in a tree by the hash of their id and in a
- * queue, the one used last at its head.  A node is made when something is
- * charged to it, never by a question that was refused.
+ * A node holds the counters of one limit under one key, one for each unit.
+ * Nodes are in a tree by the hash of their id and in a queue, the one used
+ * last at its head.  A node is made when something is charged to it, never by
+ * a question that was refused.
+ *
+ * All nodes take a slot of one size (2 kilobytes, with the longest id), also
+ * those that count one unit only: one that gives way leaves room for any.
  *
  *     (none) -- charge --> counting -- time --> expired -- next insertion
  *                              |                                 |
@@ -45,8 +48,7 @@ typedef struct {
     uint64_t            expires;            /* nothing counts from then on */
     u_char             *id;                 /* behind the counters */
     size_t              len;
-    ngx_uint_t          units;              /* a bit a unit: has a counter */
-    mpol_counter_t      counters[1];        /* as many as bits are set */
+    mpol_counter_t      counters[NGX_MAIL_POLICY_UNITS];
 } ngx_mail_policy_shm_node_t;
 
 
@@ -68,8 +70,7 @@ static ngx_int_t ngx_mail_policy_shm_count(ngx_mail_policy_shm_t *shm,
 static ngx_mail_policy_shm_node_t *ngx_mail_policy_shm_find(
     ngx_mail_policy_shm_t *shm, ngx_str_t *id);
 static ngx_mail_policy_shm_node_t *ngx_mail_policy_shm_get(
-    ngx_mail_policy_shm_t *shm, ngx_str_t *id, ngx_uint_t units,
-    uint64_t now);
+    ngx_mail_policy_shm_t *shm, ngx_str_t *id, uint64_t now);
 static void *ngx_mail_policy_shm_alloc(ngx_mail_policy_shm_t *shm,
     size_t size, uint64_t now);
 static void ngx_mail_policy_shm_expire(ngx_mail_policy_shm_t *shm,
@@ -78,8 +79,6 @@ static void ngx_mail_policy_shm_free(ngx_mail_policy_shm_t *shm,
     ngx_mail_policy_shm_node_t *n);
 static ngx_uint_t ngx_mail_policy_shm_units(
     ngx_mail_policy_charge_t *charge);
-static mpol_counter_t *ngx_mail_policy_shm_counter(
-    ngx_mail_policy_shm_node_t *n, ngx_uint_t unit);
 
 
 ngx_mail_policy_shm_t *
@@ -252,7 +251,6 @@ ngx_mail_policy_shm_give_back(ngx_mail_policy_shm_t *shm,
 {
     uint64_t                        now;
     ngx_uint_t                      i, u, units;
-    mpol_counter_t                 *counter;
     ngx_mail_policy_shm_node_t     *node;
     ngx_mail_policy_charge_unit_t  *unit;
 
@@ -272,11 +270,10 @@ ngx_mail_policy_shm_give_back(ngx_mail_policy_shm_t *shm,
 
         for (u = 0; u < charges[i].nunits; u++) {
             unit = &charges[i].units[u];
-            counter = ngx_mail_policy_shm_counter(node, u);
 
-            if (counter && (units & ((ngx_uint_t) 1 << u))) {
-                mpol_counter_give_back(counter, &unit->rate, now, at,
-                                       unit->amount);
+            if (units & ((ngx_uint_t) 1 << u)) {
+                mpol_counter_give_back(&node->counters[u], &unit->rate, now,
+                                       at, unit->amount);
             }
         }
     }
@@ -327,10 +324,10 @@ ngx_mail_policy_shm_judge(ngx_mail_policy_shm_t *shm,
             continue;
         }
 
-        counter = n ? ngx_mail_policy_shm_counter(n, u) : NULL;
+        counter = n ? &n->counters[u] : &empty;
 
-        mpol_counter_check(counter ? counter : &empty, &unit->rate, now,
-                           unit->amount, &unit->decision);
+        mpol_counter_check(counter, &unit->rate, now, unit->amount,
+                           &unit->decision);
 
         fits &= unit->decision.fits;
     }
@@ -356,7 +353,7 @@ ngx_mail_policy_shm_count(ngx_mail_policy_shm_t *shm,
         return NGX_OK;
     }
 
-    n = ngx_mail_policy_shm_get(shm, &charge->id, units, now);
+    n = ngx_mail_policy_shm_get(shm, &charge->id, now);
     if (n == NULL) {
         return NGX_ERROR;
     }
@@ -368,7 +365,7 @@ ngx_mail_policy_shm_count(ngx_mail_policy_shm_t *shm,
         }
 
         unit = &charge->units[u];
-        counter = ngx_mail_policy_shm_counter(n, u);
+        counter = &n->counters[u];
 
         mpol_counter_charge(counter, &unit->rate, now, unit->amount);
 
@@ -409,23 +406,6 @@ ngx_mail_policy_shm_units(ngx_mail_policy_charge_t *charge)
 }
 
 
-static mpol_counter_t *
-ngx_mail_policy_shm_counter(ngx_mail_policy_shm_node_t *n, ngx_uint_t unit)
-{
-    ngx_uint_t  u, i;
-
-    if (!(n->units & ((ngx_uint_t) 1 << unit))) {
-        return NULL;
-    }
-
-    for (u = 0, i = 0; u < unit; u++) {
-        i += (n->units >> u) & 1;
-    }
-
-    return &n->counters[i];
-}
-
-
 static ngx_mail_policy_shm_node_t *
 ngx_mail_policy_shm_find(ngx_mail_policy_shm_t *shm, ngx_str_t *id)
 {
@@ -461,69 +441,30 @@ ngx_mail_policy_shm_find(ngx_mail_policy_shm_t *shm, ngx_str_t *id)
 }
 
 
-/*
- * The node with counters for these units at least.  A node that has fewer is
- * one from before a reload that brought another unit: it is made anew.
- */
-
 static ngx_mail_policy_shm_node_t *
 ngx_mail_policy_shm_get(ngx_mail_policy_shm_t *shm, ngx_str_t *id,
-    ngx_uint_t units, uint64_t now)
+    uint64_t now)
 {
-    size_t                       size;
-    ngx_uint_t                   u, counters;
-    ngx_mail_policy_shm_node_t  *n, *old;
+    ngx_mail_policy_shm_node_t  *n;
 
-    old = ngx_mail_policy_shm_find(shm, id);
+    n = ngx_mail_policy_shm_find(shm, id);
 
-    if (old) {
-        if ((old->units & units) == units) {
-            return old;
-        }
-
-        /* not to be evicted for its own successor */
-        ngx_queue_remove(&old->queue);
-        ngx_queue_init(&old->queue);
-
-        units |= old->units;
+    if (n) {
+        return n;
     }
 
-    for (u = 0, counters = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
-        counters += (units >> u) & 1;
-    }
-
-    size = offsetof(ngx_mail_policy_shm_node_t, counters)
-           + counters * sizeof(mpol_counter_t);
-
-    n = ngx_mail_policy_shm_alloc(shm, size + id->len, now);
-
+    n = ngx_mail_policy_shm_alloc(shm, sizeof(ngx_mail_policy_shm_node_t)
+                                       + id->len, now);
     if (n == NULL) {
-        if (old) {
-            ngx_mail_policy_shm_free(shm, old);
-        }
-
         return NULL;
     }
 
-    ngx_memzero(n, size);
+    ngx_memzero(n, sizeof(ngx_mail_policy_shm_node_t));
 
     n->node.key = ngx_crc32_short(id->data, id->len);
-    n->units = units;
-    n->id = (u_char *) n + size;
+    n->id = (u_char *) n + sizeof(ngx_mail_policy_shm_node_t);
     n->len = id->len;
     ngx_memcpy(n->id, id->data, id->len);
-
-    if (old) {
-        for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
-            if (old->units & ((ngx_uint_t) 1 << u)) {
-                *ngx_mail_policy_shm_counter(n, u) =
-                                        *ngx_mail_policy_shm_counter(old, u);
-            }
-        }
-
-        n->expires = old->expires;
-        ngx_mail_policy_shm_free(shm, old);
-    }
 
     ngx_rbtree_insert(&shm->sh->rbtree, &n->node);
     ngx_queue_insert_head(&shm->sh->queue, &n->queue);

@@ -282,7 +282,7 @@ ngx_mail_policy_redis_url(ngx_conf_t *cf, ngx_mail_policy_redis_t *redis,
     redis->addrs = u.addrs;
     redis->naddrs = u.naddrs;
 
-    redis->name.data = ngx_pnalloc(cf->pool, url->len + sizeof("/")
+    redis->name.data = ngx_pnalloc(cf->pool, url->len + sizeof(" db=")
                                              + NGX_INT_T_LEN);
     if (redis->name.data == NULL) {
         return "no memory";
