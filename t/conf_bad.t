@@ -43,6 +43,43 @@ bad('policy off inherits no auth_http',
     qr/no "auth_http" is defined for server/, 'server');
 
 
+# the store
+
+bad('policy_zone twice', "policy_zone 1m; policy_zone 1m;",
+    qr/"policy_zone" directive is duplicate/);
+bad('policy_zone big', 'policy_zone big;',
+    qr/"big" is no size, write "policy_zone 8m"/);
+bad('policy_zone 1k', 'policy_zone 1k;',
+    qr/"1k" is too small, write at least "policy_zone \d+k"/);
+
+bad('policy_redis twice', "$REDIS\n$REDIS",
+    qr/"policy_redis" directive is duplicate/);
+
+for my $case (
+    [ '127.0.0.1:6379', qr/write "redis:/ ],
+    [ 'rediss://127.0.0.1', qr/TLS is not supported by this version/ ],
+    [ 'redis://127.0.0.1/x', qr/no database number/ ],
+    [ 'redis://127.0.0.1/1 db=2', qr/the database is set twice/ ],
+    [ 'redis://user@127.0.0.1', qr/write "redis:\/\/user:password@/ ],
+    [ 'redis://:@127.0.0.1', qr/the password is empty/ ],
+    [ 'redis://:%zz@127.0.0.1', qr/two hexadecimal digits/ ],
+    [ 'redis://127.0.0.1 redis://127.0.0.2', qr/write one URL/ ],
+    [ 'redis://127.0.0.1 cluster', qr/not supported by this version/ ],
+    [ 'redis://127.0.0.1 sentinel=m', qr/not supported by this version/ ],
+    [ 'redis://127.0.0.1 retry=3', qr/unknown parameter "retry=3"/ ],
+    [ 'redis://127.0.0.1 db=1 db=1', qr/"db=" is set twice/ ],
+    [ 'redis://127.0.0.1 db=one', qr/write the number of a database/ ],
+    [ 'redis://127.0.0.1 timeout=5ms', qr/between 10ms and 10s/ ],
+    [ 'redis://127.0.0.1 timeout=1m', qr/between 10ms and 10s/ ],
+    [ 'redis://127.0.0.1 connections=0', qr/how many a worker opens/ ],
+    [ 'redis://127.0.0.1 on_error=retry', qr/write "on_error=local"/ ],
+    [ 'redis://127.0.0.1 prefix=' . 'x' x 65, qr/at most 64 printable/ ],
+) {
+    my ($value, $message) = @$case;
+    bad("policy_redis $value", "policy_redis $value;", $message);
+}
+
+
 # policy_auth, and its stock neighbours
 
 bad('policy_auth twice', whole('policy_auth off;'),

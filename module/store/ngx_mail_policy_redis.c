@@ -450,7 +450,9 @@ ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
         reconnect = 0;
         ngx_mail_policy_redis_why(conn, &unexpected);
 
-        if (reply->type == NGX_MAIL_POLICY_REDIS_ARRAY) {
+        if (reply->type == NGX_MAIL_POLICY_REDIS_ARRAY
+            && (request->writes || !conn->redis->doubtful))
+        {
             /* it not only says that it is there, but works */
             conn->backoff = NGX_MAIL_POLICY_REDIS_BACKOFF;
             conn->redis->doubtful = 0;

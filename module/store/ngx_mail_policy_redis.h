@@ -62,6 +62,7 @@ struct ngx_mail_policy_redis_request_s {
 
     ngx_mail_policy_redis_done_pt     done;
     void                             *data;     /* the owner; NULL: none */
+    unsigned                          writes:1; /* a replica refuses it */
 };
 
 

@@ -189,6 +189,7 @@ ngx_mail_policy_redis_script_request(ngx_mail_policy_redis_script_t *script,
 
     ctx->script = script;
     request->ctx = ctx;
+    request->writes = 1;
 
     ngx_str_set(&request->argv[0], "EVALSHA");
     request->argv[1].data = script->sha1;
