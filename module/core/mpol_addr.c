@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mpol_addr.h"
+#include "mpol_text.h"
 
 
 /* RFC 5321 section 4.5.3.1 */
@@ -18,17 +19,20 @@
 /* the scanners return the octets that match at p, 0 if it is malformed */
 static int  mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
     mpol_path_t *path);
-static int  mpol_path_malformed(const uint8_t *p, size_t len);
-static size_t  mpol_path_route(const uint8_t *p, size_t len);
-static size_t  mpol_addr_dot_string(const uint8_t *p, size_t len);
-static size_t  mpol_addr_quoted(const uint8_t *p, size_t len);
-static size_t  mpol_addr_domain(const uint8_t *p, size_t len);
+static int  mpol_path_malformed(const uint8_t *p, size_t len, unsigned allow);
+static int  mpol_path_eightbit(const uint8_t *p, size_t len);
+static size_t  mpol_path_route(const uint8_t *p, size_t len, unsigned allow);
+static size_t  mpol_addr_dot_string(const uint8_t *p, size_t len,
+    unsigned allow);
+static size_t  mpol_addr_quoted(const uint8_t *p, size_t len, unsigned allow);
+static size_t  mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow);
 static size_t  mpol_addr_literal(const uint8_t *p, size_t len);
 static int  mpol_addr_ipv4(const uint8_t *p, size_t len);
 static int  mpol_addr_ipv6(const uint8_t *p, size_t len);
 static size_t  mpol_addr_ipv6_group(const uint8_t *p, size_t len);
-static int  mpol_addr_atext(uint8_t c);
-static int  mpol_addr_let_dig(uint8_t c);
+static int  mpol_addr_atext(uint8_t c, unsigned allow);
+static int  mpol_addr_let_dig(uint8_t c, unsigned allow);
+static int  mpol_addr_non_ascii(uint8_t c, unsigned allow);
 static int  mpol_addr_same(const uint8_t *p, const char *lower, size_t len);
 
 
@@ -53,22 +57,30 @@ mpol_path_parse(const uint8_t *p, size_t len, unsigned allow,
         return (allow & MPOL_PATH_NULL) ? MPOL_OK : MPOL_PATH_SYNTAX;
     }
 
-    pos = 1 + mpol_path_route(p + 1, len - 1);
+    pos = 1 + mpol_path_route(p + 1, len - 1, allow);
 
     /* behind a source route there must be a whole mailbox */
 
     if (pos != 1) {
-        allow = 0;
+        allow &= MPOL_PATH_UTF8;
     }
 
     if (mpol_path_mailbox(p + pos, len - pos, allow, path) != MPOL_OK) {
-        return mpol_path_malformed(p, len);
+        return mpol_path_malformed(p, len, allow);
     }
 
     pos += path->address.len;
 
     if (pos == len || p[pos] != '>') {
-        return mpol_path_malformed(p, len);
+        return mpol_path_malformed(p, len, allow);
+    }
+
+    /* parts end at ASCII octets, which are in no character but their own */
+
+    path->eightbit = mpol_path_eightbit(p, pos) ? 1 : 0;
+
+    if (path->eightbit && !mpol_utf8_clean(p, pos)) {
+        return MPOL_PATH_SYNTAX;
     }
 
     if (pos + 1 > MPOL_PATH_MAX || path->local.len > MPOL_LOCAL_MAX
@@ -93,8 +105,8 @@ mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
 
     path->quoted = (len != 0 && p[0] == '"') ? 1 : 0;
 
-    pos = path->quoted ? mpol_addr_quoted(p, len)
-                       : mpol_addr_dot_string(p, len);
+    pos = path->quoted ? mpol_addr_quoted(p, len, allow)
+                       : mpol_addr_dot_string(p, len, allow);
     if (pos == 0 || pos == len) {
         return MPOL_BAD;
     }
@@ -107,7 +119,7 @@ mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
         path->literal = (pos < len && p[pos] == '[') ? 1 : 0;
 
         n = path->literal ? mpol_addr_literal(p + pos, len - pos)
-                          : mpol_addr_domain(p + pos, len - pos);
+                          : mpol_addr_domain(p + pos, len - pos, allow);
         if (n == 0) {
             return MPOL_BAD;
         }
@@ -135,31 +147,41 @@ mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
 /* an address that is not ASCII may be right elsewhere: that is to be said */
 
 static int
-mpol_path_malformed(const uint8_t *p, size_t len)
+mpol_path_malformed(const uint8_t *p, size_t len, unsigned allow)
+{
+    size_t          n;
+    const uint8_t  *end;
+
+    end = memchr(p, '>', len);
+    n = (end != NULL) ? (size_t) (end - p) : len;
+
+    return (!(allow & MPOL_PATH_UTF8) && mpol_path_eightbit(p, n))
+           ? MPOL_PATH_8BIT : MPOL_PATH_SYNTAX;
+}
+
+
+static int
+mpol_path_eightbit(const uint8_t *p, size_t len)
 {
     size_t  i;
 
-    for (i = 0; i < len && p[i] != '>'; i++) {
-        if (p[i] > 127) {
-            return MPOL_PATH_8BIT;
-        }
-    }
+    for (i = 0; i < len && p[i] < 128; i++) { /* void */ }
 
-    return MPOL_PATH_SYNTAX;
+    return i != len;
 }
 
 
 /* A-d-l ":", RFC 5321 appendix C; 0 where there is none */
 
 static size_t
-mpol_path_route(const uint8_t *p, size_t len)
+mpol_path_route(const uint8_t *p, size_t len, unsigned allow)
 {
     size_t  n, pos;
 
     for (pos = 0; pos < len && p[pos] == '@'; pos++) {
         pos++;
 
-        n = mpol_addr_domain(p + pos, len - pos);
+        n = mpol_addr_domain(p + pos, len - pos, allow);
         pos += n;
 
         if (n == 0 || pos == len) {
@@ -190,12 +212,55 @@ mpol_domain_valid(const uint8_t *p, size_t len)
         return mpol_addr_literal(p, len) == len;
     }
 
-    return mpol_addr_domain(p, len) == len;
+    return mpol_addr_domain(p, len, 0) == len;
+}
+
+
+int
+mpol_addr_routed(const mpol_path_t *path)
+{
+    size_t          i;
+    const uint8_t  *p;
+
+    p = path->local.data;
+
+    /* quotes and backslashes may be gone when somebody else looks at it */
+
+    for (i = 0; i < path->local.len; i++) {
+        if (p[i] == '%' || p[i] == '!' || p[i] == '@') {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+int
+mpol_hostname_clean(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    if (len == 0 || len > MPOL_DOMAIN_MAX) {
+        return 0;
+    }
+
+    if (p[0] == '[') {
+        return mpol_addr_literal(p, len) == len;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (!mpol_addr_let_dig(p[i], 0) && p[i] != '.' && p[i] != '-') {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
 static size_t
-mpol_addr_dot_string(const uint8_t *p, size_t len)
+mpol_addr_dot_string(const uint8_t *p, size_t len, unsigned allow)
 {
     size_t  atom, i;
 
@@ -203,7 +268,7 @@ mpol_addr_dot_string(const uint8_t *p, size_t len)
 
     for (i = 0; i < len; i++) {
 
-        if (mpol_addr_atext(p[i])) {
+        if (mpol_addr_atext(p[i], allow)) {
             continue;
         }
 
@@ -225,7 +290,7 @@ mpol_addr_dot_string(const uint8_t *p, size_t len)
 /* through the closing quote; what is inside is never looked at again */
 
 static size_t
-mpol_addr_quoted(const uint8_t *p, size_t len)
+mpol_addr_quoted(const uint8_t *p, size_t len, unsigned allow)
 {
     size_t  i;
 
@@ -233,6 +298,10 @@ mpol_addr_quoted(const uint8_t *p, size_t len)
 
         if (p[i] == '"') {
             return i + 1;
+        }
+
+        if (mpol_addr_non_ascii(p[i], allow)) {
+            continue;
         }
 
         if (p[i] == '\\') {
@@ -249,7 +318,7 @@ mpol_addr_quoted(const uint8_t *p, size_t len)
 
 
 static size_t
-mpol_addr_domain(const uint8_t *p, size_t len)
+mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow)
 {
     size_t  i, label;
 
@@ -257,7 +326,7 @@ mpol_addr_domain(const uint8_t *p, size_t len)
 
     for (i = 0; i < len; i++) {
 
-        if (mpol_addr_let_dig(p[i])) {
+        if (mpol_addr_let_dig(p[i], allow)) {
             continue;
         }
 
@@ -421,11 +490,11 @@ mpol_addr_ipv6_group(const uint8_t *p, size_t len)
 
 
 static int
-mpol_addr_atext(uint8_t c)
+mpol_addr_atext(uint8_t c, unsigned allow)
 {
     static const char  special[] = "!#$%&'*+-/=?^`{|}~";
 
-    return mpol_addr_let_dig(c)
+    return mpol_addr_let_dig(c, allow)
            || memchr(special, c, sizeof(special) - 1) != NULL;
 }
 
@@ -433,10 +502,20 @@ mpol_addr_atext(uint8_t c)
 /* with "_", which many hosts have in their names */
 
 static int
-mpol_addr_let_dig(uint8_t c)
+mpol_addr_let_dig(uint8_t c, unsigned allow)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
-           || (c >= '0' && c <= '9') || c == '_';
+           || (c >= '0' && c <= '9') || c == '_'
+           || mpol_addr_non_ascii(c, allow);
+}
+
+
+/* of a character that is looked at when the whole path is known */
+
+static int
+mpol_addr_non_ascii(uint8_t c, unsigned allow)
+{
+    return c > 127 && (allow & MPOL_PATH_UTF8);
 }
 
 

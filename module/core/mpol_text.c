@@ -130,6 +130,27 @@ mpol_reply_clean(const uint8_t *in, size_t len, uint8_t *out)
 }
 
 
+int
+mpol_utf8_clean(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    if (!mpol_utf8_valid(p, len)) {
+        return 0;
+    }
+
+    /* 0xc2 begins a character wherever it stands, and one follows it */
+
+    for (i = 0; i < len; i++) {
+        if (p[i] == 0xc2 && p[i + 1] < 0xa0) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 static void
 mpol_text_put(mpol_text_t *t, uint8_t c)
 {

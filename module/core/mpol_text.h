@@ -5,9 +5,10 @@
 
 
 /*
- * Escapes for the places our values go to.  Each function writes at most
- * size octets to out and returns the length that the whole result has; where
- * that is > size, out holds nothing of use (call again with more).
+ * Escapes for the places our values go to.  Each function that takes a size
+ * writes at most that many octets to out and returns the length that the
+ * whole result has; where that is > size, out holds nothing of use (call
+ * again with more).
  */
 
 
@@ -47,6 +48,12 @@ size_t mpol_key_escape(const uint8_t *in, size_t len, uint8_t *out,
  * "?"; same length as the input, out may be in itself.
  */
 void mpol_reply_clean(const uint8_t *in, size_t len, uint8_t *out);
+
+/*
+ * 1 if p[0 .. len) is well-formed UTF-8 with none of the C1 controls
+ * (U+0080 .. U+009F), 0 if not; ASCII is not judged.
+ */
+int mpol_utf8_clean(const uint8_t *p, size_t len);
 
 
 #if defined(__GNUC__)

@@ -10,9 +10,13 @@
 
 #define NUL    MPOL_PATH_NULL
 #define PM     MPOL_PATH_POSTMASTER
+#define U8     MPOL_PATH_UTF8
 #define SYN    MPOL_PATH_SYNTAX
 #define BIT8   MPOL_PATH_8BIT
 
+#define UML    "\xc3\xa4"
+#define UML8   UML UML UML UML UML UML UML UML
+#define EURO   "\xe2\x82\xac"
 #define L63    "123456789012345678901234567890123456789012345678901234567890123"
 #define D50    "a23456789.b23456789.c23456789.d23456789.e23456789."
 
@@ -126,6 +130,65 @@ static const case_t  cases[] = {
     { "<\"\xff\"@b>", 0, BIT8, 0, 0, 0, 0, 0 },
     { "<a b>\xc3", 0, SYN, 0, 0, 0, 0, 0 },
 
+    /* RFC 6531: in atoms, quoted strings, sub-domains and source routes */
+    { "<" UML "@b>", U8, 0, UML, "b", "", 0, 0 },
+    { "<a." UML ".c+" UML "@b>", U8, 0, "a." UML ".c+" UML, "b", "", 0, 0 },
+    { "<a@" UML ">", U8, 0, "a", UML, "", 0, 0 },
+    { "<a@x-" UML ".b" EURO ".c> X", U8, 0, "a", "x-" UML ".b" EURO ".c", " X",
+      0, 0 },
+    { "<\"" UML " " EURO "\"@b>", U8, 0, "\"" UML " " EURO "\"", "b", "", 1,
+      0 },
+    { "<\"\\\"" UML "\"@b>", U8, 0, "\"\\\"" UML "\"", "b", "", 1, 0 },
+    { "<@" UML ".x:a@b>", U8, 0, "a", "b", "", 0, 0 },
+    { "<@x,@y:" UML "@b>", U8, 0, UML, "b", "", 0, 0 },
+    { "<a@b> \xff", U8, 0, "a", "b", " \xff", 0, 0 },
+    { "<>", U8 | NUL, 0, "", "", "", 0, 0 },
+    { "<postmaster>", U8 | PM, 0, "postmaster", "", "", 0, 0 },
+    { "<a@[192.0.2.1]>", U8, 0, "a", "[192.0.2.1]", "", 0, 1 },
+    { "<\xc2\xa0@b>", U8, 0, "\xc2\xa0", "b", "", 0, 0 },
+    { "<\xf4\x8f\xbf\xbf@b>", U8, 0, "\xf4\x8f\xbf\xbf", "b", "", 0, 0 },
+
+    /* and nowhere else */
+    { "<\"\\" UML "\"@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@[" UML "]>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@[IPv6:" UML "::]>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@" UML "->", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@-" UML ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@" UML ".>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<." UML "@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<" UML ".@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<" UML ">", U8 | PM, SYN, 0, 0, 0, 0, 0 },
+    { "<" UML "postmaster>", U8 | PM, SYN, 0, 0, 0, 0, 0 },
+    { "<@x:postmaster>", U8 | PM, SYN, 0, 0, 0, 0, 0 },
+    { UML "<a@b>", U8, SYN, 0, 0, 0, 0, 0 },
+
+    /* what is no UTF-8, or a C1 control */
+    { "<\xe4@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xc3@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xa4@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\"\xc3\"@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b\xc3.c>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b\xc3>\xa4", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<@\xc3:a@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xc0\xaf@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xe0\x80\xaf@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xed\xa0\x80@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xf4\x90\x80\x80@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xc2\x80@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\xc2\x9f@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\"\xc2\x85\"@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b\xc2\x8d" UML ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\"\x7f" UML "\"@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\"" UML "\n\"@b>", U8, SYN, 0, 0, 0, 0, 0 },
+
+    /* the limits count octets */
+    { "<" UML8 UML8 UML8 UML8 "@b>", U8, 0, UML8 UML8 UML8 UML8, "b", "", 0,
+      0 },
+    { "<1" UML8 UML8 UML8 UML8 "@b>", U8, MPOL_PATH_LONG, 0, 0, 0, 0, 0 },
+    { "<a@" D50 D50 D50 D50 D50 UML ">", U8, 0, "a", D50 D50 D50 D50 D50 UML,
+      "", 0, 0 },
+    { "<a@" D50 D50 D50 D50 D50 EURO ">", U8, MPOL_PATH_LONG, 0, 0, 0, 0, 0 },
+
     /* limits of RFC 5321 section 4.5.3.1 */
     { "<1" L63 "@b>", 0, 0, "1" L63, "b", "", 0, 0 },
     { "<12" L63 "@b>", 0, MPOL_PATH_LONG, 0, 0, 0, 0, 0 },
@@ -170,11 +233,48 @@ static const struct {
 };
 
 
+static const struct {
+    const char  *input;
+    int          routed;
+} locals[] = {
+    { "<a@b>", 0 }, { "<>", 0 }, { "<postmaster>", 0 }, { "<a+x@b>", 0 },
+    { "<\"a b\"@c>", 0 }, { "<\"\"@c>", 0 }, { "<\"a:b\"@c>", 0 },
+    { "<a@[192.0.2.1]>", 0 }, { "<@x.example,@y:a@b>", 0 },
+    { "<\"a\\b\"@c>", 0 }, { "<" UML "@b>", 0 },
+
+    { "<user%other@ours>", 1 }, { "<%@b>", 1 }, { "<a%@b>", 1 },
+    { "<other!user@ours>", 1 }, { "<!@b>", 1 },
+    { "<\"user@other\"@ours>", 1 }, { "<\"user%other\"@ours>", 1 },
+    { "<\"other!user\"@ours>", 1 }, { "<\"user\\@other\"@ours>", 1 },
+    { "<\"user\\%other\"@ours>", 1 }, { "<\"@\"@b>", 1 },
+    { "<@x:user%other@ours>", 1 }, { "<" UML "%b@c>", 1 }
+};
+
+
+static const struct {
+    const char  *input;
+    int          clean;
+} hosts[] = {
+    { "a", 1 }, { "mx.example.org", 1 }, { "MX-1.Example_2.ORG.", 1 },
+    { "-", 1 }, { "..", 1 }, { "192.0.2.1", 1 }, { "[192.0.2.1]", 1 },
+    { "[IPv6:2001:db8::1]", 1 },
+
+    { "", 0 }, { " ", 0 }, { "a b", 0 }, { "a\r\nb", 0 }, { "a\n", 0 },
+    { "a\t", 0 }, { "a\x7f", 0 }, { "a" UML, 0 }, { "a+b", 0 }, { "a=b", 0 },
+    { "a@b", 0 }, { "a:b", 0 }, { "a/b", 0 }, { "\"a\"", 0 }, { "<a>", 0 },
+    { "[TEMPUNAVAIL]", 0 }, { "[UNAVAILABLE]", 0 }, { "[a]", 0 },
+    { "[]", 0 }, { "[", 0 }, { "a]", 0 }, { "[192.0.2.1", 0 },
+    { "[192.0.2.1]x", 0 }, { "[192.0.2.1]\r\n", 0 },
+
+    { D50 D50 D50 D50 D50 "12345", 1 }, { D50 D50 D50 D50 D50 "123456", 0 }
+};
+
+
 static void
 test_path(const case_t *c)
 {
     int           pass, rc;
-    size_t        len, n, used;
+    size_t        i, len, n, used;
     uint8_t      *p;
     mpol_path_t   path;
 
@@ -199,6 +299,10 @@ test_path(const case_t *c)
            "  address");
         ok(path.quoted == c->quoted && path.literal == c->literal,
            "  quoted %u, literal %u", path.quoted, path.literal);
+
+        for (i = 0; i < used && p[i] < 128; i++) { /* void */ }
+
+        ok(path.eightbit == (i != used), "  eightbit %u", path.eightbit);
     }
 
     free(p);
@@ -236,6 +340,46 @@ test_domain(const char *input, int valid)
 
     ok(mpol_domain_valid(p, len) == valid, "'%s' is %s", input,
        valid ? "a domain" : "no domain");
+
+    free(p);
+}
+
+
+/* RELAY-2, RELAY-3 */
+
+static void
+test_routed(const char *input, int routed)
+{
+    int           rc;
+    size_t        used;
+    mpol_path_t   path;
+
+    rc = mpol_path_parse((const uint8_t *) input, strlen(input),
+                         NUL | PM | U8, &path, &used);
+
+    ok(rc == MPOL_OK && mpol_addr_routed(&path) == routed,
+       "RELAY-2/3 %s is%s routed", input, routed ? "" : " not");
+}
+
+
+static void
+test_host(const char *input, int clean)
+{
+    size_t    len, n;
+    uint8_t  *p;
+
+    len = strlen(input);
+
+    for (n = 0; n < len; n++) {
+        p = tap_exact(input, n);
+        (void) mpol_hostname_clean(p, n);
+        free(p);
+    }
+
+    p = tap_exact(input, len);
+
+    ok(mpol_hostname_clean(p, len) == clean, "TRUST-5 '%s' is%s clean", input,
+       clean ? "" : " not");
 
     free(p);
 }
@@ -284,6 +428,115 @@ test_octets(void)
 }
 
 
+static void
+test_host_octets(void)
+{
+    int      c, want;
+    uint8_t  p[3];
+
+    p[0] = p[2] = 'a';
+
+    for (c = 0; c < 256; c++) {
+        p[1] = (uint8_t) c;
+        want = c != 0 && strchr("abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", c)
+                         != NULL;
+
+        if (mpol_hostname_clean(p, 3) != want) {
+            break;
+        }
+    }
+
+    is_u64((uint64_t) c, 256, "TRUST-5 each octet in a host name");
+}
+
+
+/* every character there is, and the surrogates, which are none */
+
+static void
+test_characters(void)
+{
+    int           rc;
+    size_t        n, used;
+    uint8_t       s[16];
+    uint32_t      c;
+    mpol_path_t   path;
+
+    for (c = 0x80; c < 0x120000; c++) {
+        n = 0;
+        s[n++] = '<';
+
+        if (c < 0x800) {
+            s[n++] = (uint8_t) (0xc0 | c >> 6);
+
+        } else {
+            if (c < 0x10000) {
+                s[n++] = (uint8_t) (0xe0 | c >> 12);
+
+            } else {
+                s[n++] = (uint8_t) (0xf0 | c >> 18);
+                s[n++] = (uint8_t) (0x80 | (c >> 12 & 0x3f));
+            }
+
+            s[n++] = (uint8_t) (0x80 | (c >> 6 & 0x3f));
+        }
+
+        s[n++] = (uint8_t) (0x80 | (c & 0x3f));
+        memcpy(s + n, "@b>", 3);
+        n += 3;
+
+        rc = mpol_path_parse(s, n, U8, &path, &used);
+
+        if ((rc == MPOL_OK) != (c >= 0xa0 && (c < 0xd800 || c > 0xdfff)
+                                && c < 0x110000)
+            || (rc != MPOL_OK && rc != MPOL_PATH_SYNTAX))
+        {
+            break;
+        }
+    }
+
+    is_u64(c, 0x120000, "each character in a local part");
+}
+
+
+/* any two octets above 127: a character of two, or nothing */
+
+static void
+test_pairs(void)
+{
+    int            i, pass, want;
+    size_t         place, used;
+    uint8_t        s[16];
+    unsigned       a, b;
+    mpol_path_t    path;
+
+    static const char *const  places[] = { "<..@b>", "<a@..>", "<\"..\"@b>" };
+
+    for (i = 0; i < 3; i++) {
+        place = (size_t) (strstr(places[i], "..") - places[i]);
+        memcpy(s, places[i], strlen(places[i]));
+
+        for (a = 128, pass = 1; a < 256; a++) {
+            for (b = 128; b < 256; b++) {
+                s[place] = (uint8_t) a;
+                s[place + 1] = (uint8_t) b;
+                want = a >= 0xc2 && a < 0xe0 && b < 0xc0
+                       && (a > 0xc2 || b >= 0xa0);
+
+                pass &= mpol_path_parse(s, strlen(places[i]), U8, &path,
+                                        &used)
+                        == (want ? MPOL_OK : MPOL_PATH_SYNTAX);
+                pass &= mpol_path_parse(s, strlen(places[i]), 0, &path,
+                                        &used)
+                        == MPOL_PATH_8BIT;
+            }
+        }
+
+        ok(pass, "any two octets above 127 in '%s'", places[i]);
+    }
+}
+
+
 int
 main(void)
 {
@@ -297,7 +550,18 @@ main(void)
         test_domain(domains[i].input, domains[i].valid);
     }
 
+    for (i = 0; i < sizeof(locals) / sizeof(locals[0]); i++) {
+        test_routed(locals[i].input, locals[i].routed);
+    }
+
+    for (i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+        test_host(hosts[i].input, hosts[i].clean);
+    }
+
     test_octets();
+    test_host_octets();
+    test_characters();
+    test_pairs();
 
     return done_testing();
 }

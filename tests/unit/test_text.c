@@ -199,6 +199,38 @@ test_xtext_accepted(void)
 }
 
 
+static const struct {
+    const char  *in;
+    int          clean;
+} utf8[] = {
+    { "", 1 }, { "plain", 1 }, { "\x01\x7f", 1 }, { "\xc2\xa0", 1 },
+    { "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 1 }, { "\xe2\x82\x80", 1 },
+    { "\xe1\x80\x82", 1 },
+
+    { "\xc2\x80", 0 }, { "\xc2\x9f", 0 }, { "\xc2\x85z", 0 },
+    { "z\xc3\xa4\xc2\x8d", 0 }, { "\x80", 0 }, { "\x9f", 0 }, { "\xc2", 0 },
+    { "\xc2z", 0 }, { "\xc0\x80", 0 }, { "\xed\xa0\x80", 0 }, { "\xff", 0 }
+};
+
+
+static void
+test_utf8(void)
+{
+    size_t    i, len;
+    uint8_t  *p;
+
+    for (i = 0; i < sizeof(utf8) / sizeof(utf8[0]); i++) {
+        len = strlen(utf8[i].in);
+        p = tap_exact(utf8[i].in, len);
+
+        ok(mpol_utf8_clean(p, len) == utf8[i].clean, "UTF-8 %u is%s clean",
+           (unsigned) i, utf8[i].clean ? "" : " not");
+
+        free(p);
+    }
+}
+
+
 static void
 test_clean(void)
 {
@@ -236,6 +268,7 @@ main(void)
     test_random_json();
     test_xtext_accepted();
     test_clean();
+    test_utf8();
 
     return done_testing();
 }
