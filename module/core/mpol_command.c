@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mpol_command.h"
+#include "mpol_text.h"
 
 
 typedef struct {
@@ -17,27 +18,53 @@ typedef struct {
 
 
 typedef struct {
-    mpol_str_t  name;
-    mpol_str_t  value;                  /* len 0: none, or nothing in it */
+    mpol_str_t   name;
+    mpol_str_t   value;                 /* len 0: none, or nothing in it */
+    unsigned     equals:1;              /* the name has a "=" behind it */
+    unsigned     offered;               /* MPOL_EXT_... */
 } mpol_param_t;
+
+
+/* data: a mpol_mail_t or mpol_rcpt_t to set it in; MPOL_BAD: a bad value */
+typedef int (*mpol_param_pt)(const mpol_param_t *param, void *data);
+
+
+typedef struct {
+    const char     *name;               /* upper case */
+    size_t          len;
+    unsigned        extensions;         /* each of them has it */
+    mpol_param_pt   parse;
+} mpol_param_rule_t;
 
 
 static int  mpol_arg_path(const uint8_t *arg, size_t len, const char *prefix,
     size_t prefix_len, unsigned allow, mpol_path_t *path, size_t *used);
+static int  mpol_arg_params(const uint8_t *p, size_t len, unsigned offered,
+    const mpol_param_rule_t *rules, size_t nrules, void *data);
 static int  mpol_param_next(const uint8_t *p, size_t len, mpol_param_t *param,
     size_t *used);
-static unsigned  mpol_param_extension(const mpol_param_t *param);
-static int  mpol_mail_param(mpol_mail_t *mail, unsigned extension,
-    const mpol_param_t *param);
-static int  mpol_mail_size(const mpol_str_t *value, uint64_t *size);
-static int  mpol_mail_auth(const mpol_str_t *value);
-static int  mpol_command_hex(uint8_t c);
+static int  mpol_mail_size(const mpol_param_t *param, void *data);
+static int  mpol_mail_body(const mpol_param_t *param, void *data);
+static int  mpol_mail_auth(const mpol_param_t *param, void *data);
+static int  mpol_mail_smtputf8(const mpol_param_t *param, void *data);
+static int  mpol_mail_ret(const mpol_param_t *param, void *data);
+static int  mpol_mail_envid(const mpol_param_t *param, void *data);
+static int  mpol_rcpt_notify(const mpol_param_t *param, void *data);
+static unsigned  mpol_rcpt_notify_flag(const mpol_str_t *word);
+static int  mpol_rcpt_orcpt(const mpol_param_t *param, void *data);
+static int  mpol_rcpt_orcpt_utf8(const uint8_t *p, size_t len);
+static int  mpol_command_number(const uint8_t *p, size_t len, uint64_t *n);
+static int  mpol_command_keyword(uint8_t c);
 static int  mpol_command_same(const mpol_str_t *s, const char *upper,
     size_t len);
 static uint8_t  mpol_command_upper(uint8_t c);
 
 
+#define mpol_same(s, upper)    mpol_command_same(s, upper, sizeof(upper) - 1)
+#define mpol_count(table)      (sizeof(table) / sizeof(table[0]))
 #define mpol_verb(name, verb)  { name, sizeof(name) - 1, verb }
+#define mpol_rule(name, extensions, parse)                                   \
+    { name, sizeof(name) - 1, extensions, parse }
 
 
 /*
@@ -74,6 +101,23 @@ static const mpol_verb_t  mpol_verbs[] = {
 };
 
 
+static const mpol_param_rule_t  mpol_mail_rules[] = {
+    mpol_rule("SIZE", MPOL_EXT_SIZE, mpol_mail_size),
+    mpol_rule("BODY", MPOL_EXT_8BITMIME | MPOL_EXT_BINARYMIME,
+              mpol_mail_body),
+    mpol_rule("AUTH", MPOL_EXT_AUTH, mpol_mail_auth),
+    mpol_rule("SMTPUTF8", MPOL_EXT_SMTPUTF8, mpol_mail_smtputf8),
+    mpol_rule("RET", MPOL_EXT_DSN, mpol_mail_ret),
+    mpol_rule("ENVID", MPOL_EXT_DSN, mpol_mail_envid)
+};
+
+
+static const mpol_param_rule_t  mpol_rcpt_rules[] = {
+    mpol_rule("NOTIFY", MPOL_EXT_DSN, mpol_rcpt_notify),
+    mpol_rule("ORCPT", MPOL_EXT_DSN, mpol_rcpt_orcpt)
+};
+
+
 void
 mpol_command_parse(const uint8_t *line, size_t len, mpol_command_t *cmd)
 {
@@ -97,7 +141,7 @@ mpol_command_parse(const uint8_t *line, size_t len, mpol_command_t *cmd)
         cmd->arg.len = len - cmd->name.len - 1;
     }
 
-    for (i = 0; i < sizeof(mpol_verbs) / sizeof(mpol_verbs[0]); i++) {
+    for (i = 0; i < mpol_count(mpol_verbs); i++) {
         if (mpol_command_same(&cmd->name, mpol_verbs[i].name,
                               mpol_verbs[i].len))
         {
@@ -118,45 +162,30 @@ int
 mpol_mail_parse(const uint8_t *arg, size_t len, unsigned offered,
     mpol_mail_t *mail)
 {
-    int           rc;
-    size_t        n, pos;
-    unsigned      extension, seen;
-    mpol_param_t  param;
+    int       rc;
+    size_t    pos;
+    unsigned  allow;
 
     memset(mail, 0, sizeof(mpol_mail_t));
 
-    rc = mpol_arg_path(arg, len, "FROM:", 5, MPOL_PATH_NULL, &mail->path,
-                       &pos);
+    allow = MPOL_PATH_NULL;
+
+    if (offered & MPOL_EXT_SMTPUTF8) {
+        allow |= MPOL_PATH_UTF8;
+    }
+
+    rc = mpol_arg_path(arg, len, "FROM:", 5, allow, &mail->path, &pos);
     if (rc != MPOL_OK) {
         return rc;
     }
 
-    for (seen = 0; pos < len; pos += n) {
-
-        rc = mpol_param_next(arg + pos, len - pos, &param, &n);
-        if (rc != MPOL_OK) {
-            return rc;
-        }
-
-        extension = mpol_param_extension(&param) & offered;
-
-        if (extension == 0) {
-            return MPOL_ARG_PARAM;
-        }
-
-        if (seen & extension) {
-            return MPOL_ARG_VALUE;
-        }
-
-        seen |= extension;
-
-        rc = mpol_mail_param(mail, extension, &param);
-        if (rc != MPOL_OK) {
-            return rc;
-        }
+    rc = mpol_arg_params(arg + pos, len - pos, offered, mpol_mail_rules,
+                         mpol_count(mpol_mail_rules), mail);
+    if (rc != MPOL_OK) {
+        return rc;
     }
 
-    return MPOL_OK;
+    return (mail->path.eightbit && !mail->smtputf8) ? MPOL_ARG_8BIT : MPOL_OK;
 }
 
 
@@ -164,25 +193,59 @@ int
 mpol_rcpt_parse(const uint8_t *arg, size_t len, unsigned offered,
     mpol_rcpt_t *rcpt)
 {
-    int           rc;
-    size_t        n, pos;
-    mpol_param_t  param;
-
-    /* no extension that could be offered has a parameter of RCPT */
-
-    (void) offered;
+    int       rc;
+    size_t    pos;
+    unsigned  allow;
 
     memset(rcpt, 0, sizeof(mpol_rcpt_t));
 
-    rc = mpol_arg_path(arg, len, "TO:", 3, MPOL_PATH_POSTMASTER, &rcpt->path,
-                       &pos);
-    if (rc != MPOL_OK || pos == len) {
+    allow = MPOL_PATH_POSTMASTER;
+
+    if (offered & MPOL_EXT_SMTPUTF8) {
+        allow |= MPOL_PATH_UTF8;
+    }
+
+    rc = mpol_arg_path(arg, len, "TO:", 3, allow, &rcpt->path, &pos);
+    if (rc != MPOL_OK) {
         return rc;
     }
 
-    rc = mpol_param_next(arg + pos, len - pos, &param, &n);
+    return mpol_arg_params(arg + pos, len - pos, offered, mpol_rcpt_rules,
+                           mpol_count(mpol_rcpt_rules), rcpt);
+}
 
-    return (rc != MPOL_OK) ? rc : MPOL_ARG_PARAM;
+
+int
+mpol_bdat_parse(const uint8_t *arg, size_t len, mpol_bdat_t *bdat)
+{
+    int             rc;
+    size_t          n;
+    mpol_str_t      last;
+    const uint8_t  *space;
+
+    memset(bdat, 0, sizeof(mpol_bdat_t));
+
+    space = (len != 0) ? memchr(arg, ' ', len) : NULL;
+    n = (space != NULL) ? (size_t) (space - arg) : len;
+
+    if (space != NULL) {
+        last.data = space + 1;
+        last.len = len - n - 1;
+
+        if (!mpol_same(&last, "LAST")) {
+            return MPOL_ARG_SYNTAX;
+        }
+
+        bdat->last = 1;
+    }
+
+    rc = mpol_command_number(arg, n, &bdat->size);
+
+    if (rc == MPOL_OK && bdat->size > INT64_MAX) {
+        return MPOL_ARG_LONG;
+    }
+
+    return rc;
 }
 
 
@@ -224,6 +287,46 @@ mpol_arg_path(const uint8_t *arg, size_t len, const char *prefix,
 }
 
 
+static int
+mpol_arg_params(const uint8_t *p, size_t len, unsigned offered,
+    const mpol_param_rule_t *rules, size_t nrules, void *data)
+{
+    int           rc;
+    size_t        i, n, pos;
+    unsigned      seen;
+    mpol_param_t  param;
+
+    seen = 0;
+    param.offered = offered;
+
+    for (pos = 0; pos < len; pos += n) {
+
+        rc = mpol_param_next(p + pos, len - pos, &param, &n);
+        if (rc != MPOL_OK) {
+            return rc;
+        }
+
+        for (i = 0; i < nrules; i++) {
+            if (mpol_command_same(&param.name, rules[i].name, rules[i].len)) {
+                break;
+            }
+        }
+
+        if (i == nrules || !(rules[i].extensions & offered)) {
+            return MPOL_ARG_PARAM;
+        }
+
+        if ((seen & 1u << i) || rules[i].parse(&param, data) != MPOL_OK) {
+            return MPOL_ARG_VALUE;
+        }
+
+        seen |= 1u << i;
+    }
+
+    return MPOL_OK;
+}
+
+
 /* SP esmtp-param, RFC 5321 section 4.1.2; the value is not judged yet */
 
 static int
@@ -231,7 +334,6 @@ mpol_param_next(const uint8_t *p, size_t len, mpol_param_t *param,
     size_t *used)
 {
     size_t          i, n;
-    uint8_t         c;
     const uint8_t  *end;
 
     if (p[0] != ' ') {
@@ -245,11 +347,7 @@ mpol_param_next(const uint8_t *p, size_t len, mpol_param_t *param,
     n = (end != NULL) ? (size_t) (end - p) : len;
 
     for (i = 0; i < n && p[i] != '='; i++) {
-        c = mpol_command_upper(p[i]);
-
-        if (!(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9')
-            && (c != '-' || i == 0))
-        {
+        if (!mpol_command_keyword(p[i]) || (p[i] == '-' && i == 0)) {
             return MPOL_ARG_SYNTAX;
         }
     }
@@ -260,6 +358,7 @@ mpol_param_next(const uint8_t *p, size_t len, mpol_param_t *param,
 
     param->name.data = p;
     param->name.len = i;
+    param->equals = (i < n) ? 1 : 0;
 
     if (i < n) {
         i++;
@@ -274,19 +373,160 @@ mpol_param_next(const uint8_t *p, size_t len, mpol_param_t *param,
 }
 
 
-static unsigned
-mpol_param_extension(const mpol_param_t *param)
+static int
+mpol_mail_size(const mpol_param_t *param, void *data)
 {
-    if (mpol_command_same(&param->name, "SIZE", 4)) {
-        return MPOL_EXT_SIZE;
+    mpol_mail_t  *mail = data;
+
+    mail->size_set = 1;
+
+    return mpol_command_number(param->value.data, param->value.len,
+                               &mail->size)
+           == MPOL_OK ? MPOL_OK : MPOL_BAD;
+}
+
+
+/* RFC 6152 brings two values, RFC 3030 one more: each only with its own */
+
+static int
+mpol_mail_body(const mpol_param_t *param, void *data)
+{
+    mpol_mail_t  *mail = data;
+
+    if (mpol_same(&param->value, "7BIT")) {
+        mail->body = MPOL_BODY_7BIT;
+        return MPOL_OK;
     }
 
-    if (mpol_command_same(&param->name, "BODY", 4)) {
-        return MPOL_EXT_8BITMIME;
+    if (mpol_same(&param->value, "8BITMIME")) {
+        mail->body = MPOL_BODY_8BITMIME;
+        return (param->offered & MPOL_EXT_8BITMIME) ? MPOL_OK : MPOL_BAD;
     }
 
-    if (mpol_command_same(&param->name, "AUTH", 4)) {
-        return MPOL_EXT_AUTH;
+    if (mpol_same(&param->value, "BINARYMIME")) {
+        mail->body = MPOL_BODY_BINARYMIME;
+        return (param->offered & MPOL_EXT_BINARYMIME) ? MPOL_OK : MPOL_BAD;
+    }
+
+    return MPOL_BAD;
+}
+
+
+/* RFC 4954 section 5; "<>" is xtext, too */
+
+static int
+mpol_mail_auth(const mpol_param_t *param, void *data)
+{
+    mpol_mail_t  *mail = data;
+
+    mail->auth = param->value;
+
+    if (param->value.len == 0) {
+        return MPOL_BAD;
+    }
+
+    return mpol_xtext_decode(param->value.data, param->value.len, NULL, NULL);
+}
+
+
+static int
+mpol_mail_smtputf8(const mpol_param_t *param, void *data)
+{
+    mpol_mail_t  *mail = data;
+
+    mail->smtputf8 = 1;
+
+    return param->equals ? MPOL_BAD : MPOL_OK;
+}
+
+
+static int
+mpol_mail_ret(const mpol_param_t *param, void *data)
+{
+    mpol_mail_t  *mail = data;
+
+    if (mpol_same(&param->value, "FULL")) {
+        mail->ret = MPOL_RET_FULL;
+        return MPOL_OK;
+    }
+
+    if (mpol_same(&param->value, "HDRS")) {
+        mail->ret = MPOL_RET_HDRS;
+        return MPOL_OK;
+    }
+
+    return MPOL_BAD;
+}
+
+
+static int
+mpol_mail_envid(const mpol_param_t *param, void *data)
+{
+    mpol_mail_t  *mail = data;
+
+    mail->envid = param->value;
+
+    if (param->value.len == 0 || param->value.len > MPOL_ENVID_MAX) {
+        return MPOL_BAD;
+    }
+
+    return mpol_xtext_decode(param->value.data, param->value.len, NULL, NULL);
+}
+
+
+static int
+mpol_rcpt_notify(const mpol_param_t *param, void *data)
+{
+    unsigned        flag;
+    mpol_str_t      word;
+    mpol_rcpt_t    *rcpt = data;
+    const uint8_t  *comma, *end, *p;
+
+    p = param->value.data;
+    end = p + param->value.len;
+
+    do {
+        comma = memchr(p, ',', (size_t) (end - p));
+
+        word.data = p;
+        word.len = (size_t) ((comma != NULL ? comma : end) - p);
+
+        flag = mpol_rcpt_notify_flag(&word);
+
+        if (flag == 0 || (rcpt->notify & flag)) {
+            return MPOL_BAD;
+        }
+
+        rcpt->notify |= flag;
+
+        if (comma != NULL) {
+            p = comma + 1;
+        }
+
+    } while (comma != NULL);
+
+    return ((rcpt->notify & MPOL_NOTIFY_NEVER)
+            && rcpt->notify != MPOL_NOTIFY_NEVER) ? MPOL_BAD : MPOL_OK;
+}
+
+
+static unsigned
+mpol_rcpt_notify_flag(const mpol_str_t *word)
+{
+    if (mpol_same(word, "NEVER")) {
+        return MPOL_NOTIFY_NEVER;
+    }
+
+    if (mpol_same(word, "SUCCESS")) {
+        return MPOL_NOTIFY_SUCCESS;
+    }
+
+    if (mpol_same(word, "FAILURE")) {
+        return MPOL_NOTIFY_FAILURE;
+    }
+
+    if (mpol_same(word, "DELAY")) {
+        return MPOL_NOTIFY_DELAY;
     }
 
     return 0;
@@ -294,130 +534,111 @@ mpol_param_extension(const mpol_param_t *param)
 
 
 static int
-mpol_mail_param(mpol_mail_t *mail, unsigned extension,
-    const mpol_param_t *param)
+mpol_rcpt_orcpt(const mpol_param_t *param, void *data)
 {
-    switch (extension) {
+    size_t          len, n;
+    mpol_str_t      type;
+    mpol_rcpt_t    *rcpt = data;
+    const uint8_t  *p;
 
-    case MPOL_EXT_SIZE:
-        if (mpol_mail_size(&param->value, &mail->size) != MPOL_OK) {
-            return MPOL_ARG_VALUE;
-        }
+    rcpt->orcpt = param->value;
 
-        mail->size_set = 1;
-        return MPOL_OK;
+    p = param->value.data;
+    len = param->value.len;
 
-    case MPOL_EXT_8BITMIME:
-        if (mpol_command_same(&param->value, "7BIT", 4)) {
-            mail->body = MPOL_BODY_7BIT;
-            return MPOL_OK;
-        }
+    for (n = 0; n < len && mpol_command_keyword(p[n]); n++) { /* void */ }
 
-        if (mpol_command_same(&param->value, "8BITMIME", 8)) {
-            mail->body = MPOL_BODY_8BITMIME;
-            return MPOL_OK;
-        }
+    type.data = p;
+    type.len = n;
 
-        return MPOL_ARG_VALUE;
-
-    default: /* MPOL_EXT_AUTH */
-        if (mpol_mail_auth(&param->value) != MPOL_OK) {
-            return MPOL_ARG_VALUE;
-        }
-
-        mail->auth = param->value;
-        return MPOL_OK;
-    }
-}
-
-
-/* RFC 1870 section 5: at most 20 digits, which can be more than 2^64 */
-
-static int
-mpol_mail_size(const mpol_str_t *value, uint64_t *size)
-{
-    size_t    i;
-    uint64_t  digit, n;
-
-    n = 0;
-
-    if (value->len == 0 || value->len > 20) {
+    if (n == 0 || n == len || p[n] != ';' || ++n == len
+        || len > MPOL_ORCPT_MAX)
+    {
         return MPOL_BAD;
     }
 
-    for (i = 0; i < value->len; i++) {
-        if (value->data[i] < '0' || value->data[i] > '9') {
-            return MPOL_BAD;
-        }
-
-        digit = (uint64_t) value->data[i] - '0';
-
-        if (n > (UINT64_MAX - digit) / 10) {
-            return MPOL_BAD;
-        }
-
-        n = n * 10 + digit;
+    if (mpol_same(&type, "UTF-8") && (param->offered & MPOL_EXT_SMTPUTF8)) {
+        return mpol_rcpt_orcpt_utf8(p + n, len - n);
     }
 
-    *size = n;
+    return mpol_xtext_decode(p + n, len - n, NULL, NULL);
+}
+
+
+/*
+ * utf-8-addr-unitext, RFC 6533 section 3; its "\x{...}" is xtext as it is.
+ * "+" may stand for an octet here, too, as some clients write it.
+ */
+
+static int
+mpol_rcpt_orcpt_utf8(const uint8_t *p, size_t len)
+{
+    size_t  i, n;
+
+    if (!mpol_utf8_clean(p, len)) {
+        return MPOL_BAD;
+    }
+
+    for (i = 0; i < len; i += n) {
+
+        for (n = 0; i + n < len && p[i + n] < 128; n++) { /* void */ }
+
+        if (mpol_xtext_decode(p + i, n, NULL, NULL) != MPOL_OK) {
+            return MPOL_BAD;
+        }
+
+        for ( /* void */ ; i + n < len && p[i + n] > 127; n++) { /* void */ }
+    }
 
     return MPOL_OK;
 }
 
 
 /*
- * RFC 4954 section 5: xtext of RFC 3461 section 4.  What it stands for is
- * printable: an encoded control octet has no place in an address.
+ * RFC 1870 section 5, RFC 3030 section 2: 1*20DIGIT, which can be more than
+ * 2^64.  MPOL_ARG_LONG if it is, MPOL_ARG_SYNTAX if it is no such number.
  */
 
 static int
-mpol_mail_auth(const mpol_str_t *value)
+mpol_command_number(const uint8_t *p, size_t len, uint64_t *n)
 {
-    int             high, low, octet;
-    size_t          i;
-    const uint8_t  *p;
+    int       rc;
+    size_t    i;
+    uint64_t  digit;
 
-    p = value->data;
+    *n = 0;
+    rc = MPOL_OK;
 
-    for (i = 0; i < value->len; i++) {
-
-        if (p[i] < 33 || p[i] > 126 || p[i] == '=') {
-            return MPOL_BAD;
-        }
-
-        if (p[i] != '+') {
-            continue;
-        }
-
-        if (value->len - i < 3) {
-            return MPOL_BAD;
-        }
-
-        high = mpol_command_hex(p[++i]);
-        low = mpol_command_hex(p[++i]);
-        octet = high * 16 + low;
-
-        if (high < 0 || low < 0 || octet < 32 || octet > 126) {
-            return MPOL_BAD;
-        }
+    if (len == 0 || len > 20) {
+        return MPOL_ARG_SYNTAX;
     }
 
-    return (value->len != 0) ? MPOL_OK : MPOL_BAD;
+    for (i = 0; i < len; i++) {
+        if (p[i] < '0' || p[i] > '9') {
+            return MPOL_ARG_SYNTAX;
+        }
+
+        digit = (uint64_t) p[i] - '0';
+
+        if (*n > (UINT64_MAX - digit) / 10) {
+            rc = MPOL_ARG_LONG;
+        }
+
+        *n = *n * 10 + digit;
+    }
+
+    return rc;
 }
 
 
+/* an octet of esmtp-keyword; and of addr-type, where no others are in use */
+
 static int
-mpol_command_hex(uint8_t c)
+mpol_command_keyword(uint8_t c)
 {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
+    c = mpol_command_upper(c);
 
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-
-    return -1;
+    return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
 }
 
 

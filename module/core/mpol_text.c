@@ -20,6 +20,7 @@ typedef struct {
 static void  mpol_text_put(mpol_text_t *t, uint8_t c);
 static void  mpol_text_hex(mpol_text_t *t, const char *prefix,
     size_t prefix_len, uint8_t c);
+static int  mpol_text_digit(uint8_t c);
 static size_t  mpol_text_utf8(const uint8_t *p, size_t len);
 
 
@@ -43,6 +44,46 @@ mpol_xtext_encode(const uint8_t *in, size_t len, uint8_t *out, size_t size)
     }
 
     return t.len;
+}
+
+
+int
+mpol_xtext_decode(const uint8_t *in, size_t len, uint8_t *out, size_t *n)
+{
+    int     high, low, octet;
+    size_t  i, k;
+
+    for (i = 0, k = 0; i < len; i++, k++) {
+        octet = in[i];
+
+        if (octet < 33 || octet > 126 || octet == '=') {
+            return MPOL_BAD;
+        }
+
+        if (octet == '+') {
+            if (len - i < 3) {
+                return MPOL_BAD;
+            }
+
+            high = mpol_text_digit(in[++i]);
+            low = mpol_text_digit(in[++i]);
+            octet = high * 16 + low;
+
+            if (high < 0 || low < 0 || octet < 32 || octet > 126) {
+                return MPOL_BAD;
+            }
+        }
+
+        if (out != NULL) {
+            out[k] = (uint8_t) octet;
+        }
+    }
+
+    if (n != NULL) {
+        *n = k;
+    }
+
+    return MPOL_OK;
 }
 
 
@@ -175,6 +216,23 @@ mpol_text_hex(mpol_text_t *t, const char *prefix, size_t prefix_len,
 
     mpol_text_put(t, (uint8_t) hex[c >> 4]);
     mpol_text_put(t, (uint8_t) hex[c & 0x0f]);
+}
+
+
+/* the value of an upper-case hex digit, -1 if it is none */
+
+static int
+mpol_text_digit(uint8_t c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+
+    if (c >= 'A' && c <= 'F') {
+        return c - 'A' + 10;
+    }
+
+    return -1;
 }
 
 

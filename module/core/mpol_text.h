@@ -29,6 +29,15 @@ size_t mpol_xtext_encode(const uint8_t *in, size_t len, uint8_t *out,
     size_t size);
 
 /*
+ * Decodes xtext, strictly: hex in upper case, and nothing that stands for a
+ * control octet, DEL or an octet above 126.  out has room for len octets; it
+ * may be in itself, or NULL where only the verdict is of interest (n then
+ * may be, too).  Returns MPOL_OK with *n octets, or MPOL_BAD (out may then
+ * be scribbled on).
+ */
+int mpol_xtext_decode(const uint8_t *in, size_t len, uint8_t *out, size_t *n);
+
+/*
  * The inside of a JSON string, RFC 8259 section 7: the quote, backslash, C0
  * and DEL escaped; octets that are not well-formed UTF-8 become \u00XX, so
  * the result is always valid and always one line.

@@ -172,6 +172,112 @@ test_random_json(void)
 }
 
 
+/* xtext, and what it stands for; NULL where it is refused */
+
+static const struct {
+    const char  *in;
+    const char  *out;
+} xtext[] = {
+    { "", "" }, { "user@Example.com", "user@Example.com" }, { "!~", "!~" },
+    { "a+2Bb+3Dc", "a+b=c" }, { "+20", " " }, { "+7E", "~" }, { "+41", "A" },
+    { "+2B+2B", "++" }, { "+2B41", "+41" }, { "\\x{E4}", "\\x{E4}" },
+
+    { "+", NULL }, { "+2", NULL }, { "a+", NULL }, { "a+2", NULL },
+    { "+2b", NULL }, { "+3d", NULL }, { "+G0", NULL }, { "+0G", NULL },
+    { "++20", NULL }, { "+ 2", NULL }, { "+-2", NULL }, { "=", NULL },
+    { "a=b", NULL }, { " ", NULL }, { "a b", NULL }, { "\t", NULL },
+    { "\r\n", NULL }, { "\x7f", NULL }, { "\x80", NULL }, { "\xc3\xa4", NULL },
+    { "+00", NULL }, { "+0A", NULL }, { "+0D", NULL }, { "+1F", NULL },
+    { "+7F", NULL }, { "+80", NULL }, { "+C3+A4", NULL }, { "+FF", NULL },
+    { "a+00b", NULL }, { "abc+0D+0A", NULL }
+};
+
+
+static void
+test_decode(size_t i)
+{
+    int       rc, verdict;
+    size_t    len, n, want;
+    uint8_t  *in, *out;
+
+    len = strlen(xtext[i].in);
+
+    for (n = 0; n < len; n++) {
+        in = tap_exact(xtext[i].in, n);
+        (void) mpol_xtext_decode(in, n, in, &want);
+        free(in);
+    }
+
+    in = tap_exact(xtext[i].in, len);
+    out = tap_exact(xtext[i].in, len);
+
+    verdict = xtext[i].out ? MPOL_OK : MPOL_BAD;
+    want = xtext[i].out ? strlen(xtext[i].out) : 0;
+
+    rc = mpol_xtext_decode(in, len, out, &n);
+    is_u64((uint64_t) rc, (uint64_t) verdict, "STATE-7 xtext '%s'",
+           xtext[i].in);
+
+    if (rc == MPOL_OK && verdict == MPOL_OK) {
+        is_mem(out, n, xtext[i].out, want, "  to another place");
+    }
+
+    ok(mpol_xtext_decode(in, len, NULL, NULL) == verdict, "  verdict only");
+
+    n = len + 1;
+    ok(mpol_xtext_decode(in, len, NULL, &n) == verdict
+       && (verdict != MPOL_OK || n == want), "  length only");
+
+    ok(mpol_xtext_decode(in, len, in, &n) == verdict
+       && (verdict != MPOL_OK || (n == want && memcmp(in, out, n) == 0)),
+       "  in itself");
+
+    free(out);
+    free(in);
+}
+
+
+/* each octet as itself and in hex: the round trip of what is printable */
+
+static void
+test_decode_octets(void)
+{
+    int      c, printable;
+    char     hex[4];
+    size_t   n, m;
+    uint8_t  in[1], out[3], back[3];
+
+    for (c = 0; c < 256; c++) {
+        printable = c >= 32 && c <= 126;
+        in[0] = (uint8_t) c;
+
+        n = mpol_xtext_encode(in, 1, out, sizeof(out));
+
+        if ((mpol_xtext_decode(out, n, back, &m) == MPOL_OK) != printable
+            || (printable && (m != 1 || back[0] != c)))
+        {
+            break;
+        }
+
+        sprintf(hex, "+%02X", c);
+
+        if ((mpol_xtext_decode((uint8_t *) hex, 3, back, &m) == MPOL_OK)
+            != printable || (printable && (m != 1 || back[0] != c)))
+        {
+            break;
+        }
+
+        if ((mpol_xtext_decode(in, 1, back, &m) == MPOL_OK)
+            != (printable && c != ' ' && c != '+' && c != '='))
+        {
+            break;
+        }
+    }
+
+    is_u64((uint64_t) c, 256, "STATE-7 xtext of each octet, and back");
+}
+
+
 /* what we encode is what we accept, where it may be said at all */
 
 static void
@@ -266,6 +372,11 @@ main(void)
     }
 
     test_random_json();
+    for (i = 0; i < sizeof(xtext) / sizeof(xtext[0]); i++) {
+        test_decode(i);
+    }
+
+    test_decode_octets();
     test_xtext_accepted();
     test_clean();
     test_utf8();
