@@ -25,6 +25,7 @@ static int  mpol_reply_line(const uint8_t *p, size_t len, unsigned *code);
 static void  mpol_reply_status(mpol_reply_t *reply);
 static size_t  mpol_reply_digits(const uint8_t *p, size_t len);
 static void  mpol_ehlo_line(mpol_ehlo_t *ehlo, const uint8_t *p, size_t len);
+static void  mpol_ehlo_limit(mpol_ehlo_t *ehlo, const mpol_str_t *word);
 static int  mpol_ehlo_word(const uint8_t **p, const uint8_t *end,
     mpol_str_t *word);
 static unsigned  mpol_ehlo_flag(const mpol_keyword_t *table, size_t n,
@@ -42,7 +43,12 @@ static const mpol_keyword_t  mpol_relay_keywords[] = {
     mpol_keyword("8BITMIME", MPOL_RELAY_8BITMIME),
     mpol_keyword("XCLIENT", MPOL_RELAY_XCLIENT),
     mpol_keyword("STARTTLS", MPOL_RELAY_STARTTLS),
-    mpol_keyword("ENHANCEDSTATUSCODES", MPOL_RELAY_ENHANCED)
+    mpol_keyword("ENHANCEDSTATUSCODES", MPOL_RELAY_ENHANCED),
+    mpol_keyword("CHUNKING", MPOL_RELAY_CHUNKING),
+    mpol_keyword("BINARYMIME", MPOL_RELAY_BINARYMIME),
+    mpol_keyword("SMTPUTF8", MPOL_RELAY_SMTPUTF8),
+    mpol_keyword("DSN", MPOL_RELAY_DSN),
+    mpol_keyword("LIMITS", MPOL_RELAY_LIMITS)
 };
 
 
@@ -55,6 +61,18 @@ static const mpol_keyword_t  mpol_xclient_keywords[] = {
     mpol_keyword("LOGIN", MPOL_XCLIENT_LOGIN),
     mpol_keyword("DESTADDR", MPOL_XCLIENT_DESTADDR),
     mpol_keyword("DESTPORT", MPOL_XCLIENT_DESTPORT)
+};
+
+
+enum {
+    MPOL_LIMIT_MAILMAX = 1,
+    MPOL_LIMIT_RCPTMAX
+};
+
+
+static const mpol_keyword_t  mpol_limit_keywords[] = {
+    mpol_keyword("MAILMAX", MPOL_LIMIT_MAILMAX),
+    mpol_keyword("RCPTMAX", MPOL_LIMIT_RCPTMAX)
 };
 
 
@@ -210,7 +228,7 @@ mpol_ehlo_parse(const uint8_t *buf, size_t len, mpol_ehlo_t *ehlo)
 
         lf = memchr(buf + pos, LF, len - pos);
         if (lf == NULL) {
-            return;
+            break;
         }
 
         n = (size_t) (lf - (buf + pos)) + 1;
@@ -220,6 +238,12 @@ mpol_ehlo_parse(const uint8_t *buf, size_t len, mpol_ehlo_t *ehlo)
         if (line != 0 && n > 6) {
             mpol_ehlo_line(ehlo, buf + pos + 4, n - 6);
         }
+    }
+
+    /* RFC 3030 section 3: such a body cannot be sent but in chunks */
+
+    if (!(ehlo->extensions & MPOL_RELAY_CHUNKING)) {
+        ehlo->extensions &= ~(unsigned) MPOL_RELAY_BINARYMIME;
     }
 }
 
@@ -254,6 +278,57 @@ mpol_ehlo_line(mpol_ehlo_t *ehlo, const uint8_t *p, size_t len)
                                             mpol_count(mpol_xclient_keywords),
                                             &word);
         }
+    }
+
+    if (flag == MPOL_RELAY_LIMITS) {
+        while (mpol_ehlo_word(&p, end, &word)) {
+            mpol_ehlo_limit(ehlo, &word);
+        }
+    }
+}
+
+
+static void
+mpol_ehlo_limit(mpol_ehlo_t *ehlo, const mpol_str_t *word)
+{
+    uint64_t        n, *limit;
+    mpol_str_t      name, value;
+    const uint8_t  *equals;
+
+    equals = memchr(word->data, '=', word->len);
+    if (equals == NULL) {
+        return;
+    }
+
+    name.data = word->data;
+    name.len = (size_t) (equals - word->data);
+
+    value.data = equals + 1;
+    value.len = word->len - name.len - 1;
+
+    switch (mpol_ehlo_flag(mpol_limit_keywords,
+                           mpol_count(mpol_limit_keywords), &name))
+    {
+    case MPOL_LIMIT_MAILMAX:
+        limit = &ehlo->mailmax;
+        break;
+
+    case MPOL_LIMIT_RCPTMAX:
+        limit = &ehlo->rcptmax;
+        break;
+
+    default:
+        return;
+    }
+
+    if (value.len == 0 || value.len > 6 || value.data[0] == '0') {
+        return;
+    }
+
+    n = mpol_ehlo_number(&value);
+
+    if (n != 0 && (*limit == 0 || n < *limit)) {
+        *limit = n;
     }
 }
 

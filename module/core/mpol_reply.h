@@ -46,12 +46,17 @@ typedef struct {
 
 
 /* what a relay's EHLO reply offers */
-#define MPOL_RELAY_PIPELINING  0x01
-#define MPOL_RELAY_SIZE        0x02
-#define MPOL_RELAY_8BITMIME    0x04
-#define MPOL_RELAY_XCLIENT     0x08
-#define MPOL_RELAY_STARTTLS    0x10
-#define MPOL_RELAY_ENHANCED    0x20
+#define MPOL_RELAY_PIPELINING  0x0001
+#define MPOL_RELAY_SIZE        0x0002
+#define MPOL_RELAY_8BITMIME    0x0004
+#define MPOL_RELAY_XCLIENT     0x0008
+#define MPOL_RELAY_STARTTLS    0x0010
+#define MPOL_RELAY_ENHANCED    0x0020
+#define MPOL_RELAY_CHUNKING    0x0040
+#define MPOL_RELAY_BINARYMIME  0x0080   /* never without CHUNKING */
+#define MPOL_RELAY_SMTPUTF8    0x0100
+#define MPOL_RELAY_DSN         0x0200
+#define MPOL_RELAY_LIMITS      0x0400
 
 
 /* attributes a relay's XCLIENT line names */
@@ -69,6 +74,8 @@ typedef struct {
     unsigned  extensions;               /* MPOL_RELAY_... */
     unsigned  xclient;                  /* MPOL_XCLIENT_... */
     uint64_t  size;                     /* SIZE n; 0: none or no maximum */
+    uint64_t  mailmax;                  /* LIMITS MAILMAX=n; 0: none */
+    uint64_t  rcptmax;                  /* LIMITS RCPTMAX=n; 0: none */
 } mpol_ehlo_t;
 
 
@@ -79,7 +86,13 @@ typedef struct {
  */
 int mpol_reply_parse(const uint8_t *buf, size_t len, mpol_reply_t *reply);
 
-/* reads the extensions out of a complete 250 reply to EHLO in buf[0 .. len) */
+/*
+ * Reads the extensions out of a complete 250 reply to EHLO in buf[0 .. len).
+ *
+ * LIMITS (RFC 9422 section 4): name [ "=" value ] separated by spaces, value
+ * 1*6DIGIT with no zero in front.  What is not that, or another limit, is
+ * ignored; of a limit that stands twice the lower one holds.
+ */
 void mpol_ehlo_parse(const uint8_t *buf, size_t len, mpol_ehlo_t *ehlo);
 
 

@@ -113,11 +113,67 @@ static const struct {
       "250-\r\n250 XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR"
       " DESTPORT\r\n", 0x3f, 0xff, 7 },
     { "250-mx\r\n250-xclient name  login bogus \r\n250 DSN\r\n",
-      MPOL_RELAY_XCLIENT, MPOL_XCLIENT_NAME | MPOL_XCLIENT_LOGIN, 0 },
+      MPOL_RELAY_XCLIENT | MPOL_RELAY_DSN,
+      MPOL_XCLIENT_NAME | MPOL_XCLIENT_LOGIN, 0 },
     { "250-mx\r\n250 XCLIENT\r\n", MPOL_RELAY_XCLIENT, 0, 0 },
     { "250-mx\r\n250-NAME ADDR\r\n250 X XCLIENT\r\n", 0, 0, 0 },
     { "250-mx\r\n250-PIPELININ\r\n250-PIPELININGS\r\n250\r\n", 0, 0, 0 },
-    { "250-mx\r\n250  STARTTLS\r\n", MPOL_RELAY_STARTTLS, 0, 0 }
+    { "250-mx\r\n250  STARTTLS\r\n", MPOL_RELAY_STARTTLS, 0, 0 },
+
+    { "250-mx\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-SMTPUTF8\r\n"
+      "250-DSN\r\n250 LIMITS\r\n",
+      MPOL_RELAY_CHUNKING | MPOL_RELAY_BINARYMIME | MPOL_RELAY_SMTPUTF8
+      | MPOL_RELAY_DSN | MPOL_RELAY_LIMITS, 0, 0 },
+    { "250-mx\r\n250-binaryMime\r\n250-chunking\r\n250-smtpUtf8\r\n"
+      "250 dsn\r\n",
+      MPOL_RELAY_CHUNKING | MPOL_RELAY_BINARYMIME | MPOL_RELAY_SMTPUTF8
+      | MPOL_RELAY_DSN, 0, 0 },
+    { "250-mx\r\n250-SMTPUTF\r\n250-DSNS\r\n250-LIMIT RCPTMAX=1\r\n"
+      "250 X DSN\r\n", 0, 0, 0 },
+    { "250-mx\r\n250 CHUNKING\r\n", MPOL_RELAY_CHUNKING, 0, 0 },
+
+    /* EXT-3: nothing else could carry it */
+    { "250-mx\r\n250-BINARYMIME\r\n250 8BITMIME\r\n", MPOL_RELAY_8BITMIME, 0,
+      0 },
+    { "250-mx\r\n250 BINARYMIME CHUNKING\r\n", 0, 0, 0 },
+    { "250-CHUNKING\r\n250 BINARYMIME\r\n", 0, 0, 0 }
+};
+
+
+/* what stands behind LIMITS, and the lines behind it */
+
+static const struct {
+    const char  *input;
+    uint64_t     mailmax;
+    uint64_t     rcptmax;
+} limits[] = {
+    { "", 0, 0 },
+    { " ", 0, 0 },
+    { " MAILMAX=20 RCPTMAX=100", 20, 100 },
+    { " RCPTMAX=100 RCPTDOMAINMAX=1", 0, 100 },
+    { "  mailmax=1   RcptMax=999999 ", 1, 999999 },
+    { " MAILMAX=5", 5, 0 },
+    { " FOO BAR=1 RCPTMAX=7 BAZ=", 0, 7 },
+
+    { " MAILMAX RCPTMAX=7", 0, 7 },
+    { " MAILMAX= RCPTMAX=7", 0, 7 },
+    { " MAILMAX=0 RCPTMAX=000000", 0, 0 },
+    { " MAILMAX=020 RCPTMAX=1", 0, 1 },
+    { " MAILMAX=1000000 RCPTMAX=1", 0, 1 },
+    { " MAILMAX=18446744073709551617 RCPTMAX=1", 0, 1 },
+    { " MAILMAX=5x RCPTMAX=x5", 0, 0 },
+    { " MAILMAX=-5 RCPTMAX=+5", 0, 0 },
+    { " MAILMAX=5,RCPTMAX=6", 0, 0 },
+    { " MAILMAX==5 RCPTMAX =6", 0, 0 },
+    { " MAILMAXS=5 XRCPTMAX=6", 0, 0 },
+    { " =5 RCPTMAX=6", 0, 6 },
+    { " RCPTMAX=6\t MAILMAX=5", 5, 0 },
+    { "=RCPTMAX=6", 0, 0 },
+
+    { " RCPTMAX=9 RCPTMAX=4 RCPTMAX=6", 0, 4 },
+    { " RCPTMAX=9\r\n250-LIMITS MAILMAX=3 RCPTMAX=8", 3, 8 },
+    { " RCPTMAX=9 RCPTMAX=x RCPTMAX=0", 0, 9 },
+    { "\r\n250-RCPTMAX=9", 0, 0 }
 };
 
 
@@ -214,6 +270,36 @@ test_ehlo(size_t i)
 }
 
 
+static void
+test_limits(size_t i)
+{
+    char         *s;
+    size_t        len, n;
+    uint8_t      *p;
+    mpol_ehlo_t   ehlo;
+
+    s = malloc(strlen(limits[i].input) + 64);
+    if (s == NULL) {
+        abort();
+    }
+
+    len = (size_t) sprintf(s, "250-mx\r\n250-LIMITS%s\r\n250 HELP\r\n",
+                           limits[i].input);
+
+    for (n = 0; n <= len; n++) {
+        p = tap_exact(s, n);
+        mpol_ehlo_parse(p, n, &ehlo);
+        free(p);
+    }
+
+    ok(ehlo.mailmax == limits[i].mailmax && ehlo.rcptmax == limits[i].rcptmax,
+       "LIMITS%s: %u, %u", limits[i].input, (unsigned) ehlo.mailmax,
+       (unsigned) ehlo.rcptmax);
+
+    free(s);
+}
+
+
 int
 main(void)
 {
@@ -228,6 +314,10 @@ main(void)
 
     for (i = 0; i < sizeof(ehlos) / sizeof(ehlos[0]); i++) {
         test_ehlo(i);
+    }
+
+    for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+        test_limits(i);
     }
 
     return done_testing();
