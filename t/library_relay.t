@@ -140,7 +140,146 @@ is_deeply([ $relay->faults() ],
     [ 'octets before the reply to NOOP', 'octets before the reply to DATA' ],
     'commands without PIPELINING, content before 354');
 
+# chunks
+
+my @MODERN = ('PIPELINING', 'SIZE', '8BITMIME', 'BINARYMIME', 'CHUNKING',
+    'SMTPUTF8', 'DSN');
+
+$relay->set(data => undef, extensions => \@MODERN);
+$c = session();
+$c->pipeline('MAIL FROM:<a@b> BODY=BINARYMIME RET=HDRS ENVID=x SIZE=99',
+    'RCPT TO:<c@d> NOTIFY=NEVER', 'RCPT TO:<e@f>');
+$c->send_raw("BDAT 9\r\n.\r\n\0\r\n.\r\nBDAT 1 LAST\r\n\nNOOP\r\n");
+is(join(' ', map { substr($c->read_reply(), 0, 3) } 1 .. 3), '250 250 250',
+    'a reply to each chunk, and a command behind the last');
+$message = ($relay->messages())[-1];
+is($message->{data}, ".\r\n\0\r\n.\r\n\n", 'BDAT: octets as they are');
+ok($message->{bdat}, 'BDAT: said to be one');
+is_deeply($message->{chunks}, [ 9, 1 ], 'BDAT: sizes');
+is($message->{mail_parameters}, 'BODY=BINARYMIME RET=HDRS ENVID=x SIZE=99',
+    'parameters of MAIL');
+is_deeply($message->{rcpt_parameters}, [ 'NOTIFY=NEVER', '' ],
+    'parameters of each RCPT');
+
+envelope();
+like($c->cmd('BDAT 0 LAST'), qr/^250 .*queued/, 'BDAT: no octets');
+is(($relay->messages())[-1]{data}, '', 'BDAT: empty');
+
+envelope();
+$c->send_raw($_) for "BDAT 3\r\n", 'a', "\r", "\n", "BDAT 300000 LAST\r\n",
+    'x' x 300_000;
+$c->read_reply() for 1 .. 2;
+is(length(($relay->messages())[-1]{data}), 300_003, 'BDAT: a large chunk');
+
+# chunks that are refused are read all the same
+
+my $count = $relay->received();
+like($c->cmd("BDAT 6 LAST\r\nQUIT"), qr/^503 /, 'BDAT: no MAIL');
+$c->cmd('MAIL FROM:<a@b>');
+like($c->cmd("BDAT 6 LAST\r\nQUIT"), qr/^554 /, 'BDAT: no RCPT');
+$c->cmd('RSET');
+
+$relay->set(bdat => { match => qr/ 3$/, action => '452 4.3.1 full' });
+envelope();
+$c->send_raw("BDAT 2\r\n\r\nBDAT 3\r\nab\nBDAT 2\r\n\r\nBDAT 1 LAST\r\nx");
+is(join(' ', map { substr($c->read_reply(), 0, 3) } 1 .. 4), '250 452 503 503',
+    'BDAT: refused, and what was in the pipeline');
+$c->cmd('RSET');
+is(scalar $relay->received(), $count, 'and no message');
+
+$relay->set(bdat => undef, dot => '554 5.6.0 no');
+envelope();
+is($c->cmd('BDAT 2 LAST' . "\r\n"), '554 5.6.0 no', 'the last: as the dot');
+$relay->set(dot => undef);
+is(scalar $relay->received(), $count + 1, 'BDAT: received');
+ok(!($relay->received())[-1]{accepted}, 'BDAT: not accepted');
+
+for my $action (qw(close rst)) {
+    $relay->set(body => { after => 5, action => $action });
+    envelope();
+    $c->send_raw("BDAT 4\r\nab\r\nBDAT 4 LAST\r\nab\r\n");
+    like($c->read_reply(), qr/^250 /, 'BDAT: the first chunk passes');
+    is($c->read_reply(), 'CLOSED', "body of chunks: $action");
+    $c = session();
+}
+
+$relay->set(body => { after => 5, delay => 0.2 });
+envelope();
+my $start = time();
+$c->send_raw("BDAT 4\r\nab\r\nBDAT 4 LAST\r\nab\r\n");
+like($c->read_reply(), qr/^250 .*4 octets/, 'body of chunks: a pause');
+like($c->read_reply(), qr/^250 .*queued/, 'and the end');
+cmp_ok(time() - $start, '>=', 0.2, 'behind it');
+$relay->set(body => undef);
+
+# what was not offered
+
+my $faults = 2;
+
+is(new_faults(), '', 'BDAT: nothing of that was a fault');
+envelope();
+$c->cmd("BDAT 0");
+like($c->cmd('RCPT TO:<e@f>'), qr/^503 /, 'RCPT after BDAT');
+like($c->cmd('DATA'), qr/^503 /, 'DATA after BDAT');
+like($c->cmd('BDAT 0 LAST'), qr/^503 /, 'which fails the transaction');
+$c->cmd('RSET');
+$c->pipeline('MAIL FROM:<a@b> BODY=BINARYMIME', 'RCPT TO:<c@d>');
+like($c->cmd('DATA'), qr/^503 /, 'DATA with BINARYMIME');
+like($c->cmd('BDAT x'), qr/^501 /, 'BDAT without a size');
+is($c->read_reply(), 'CLOSED', 'and the end');
+is(new_faults(), 'RCPT after BDAT, DATA after BDAT, DATA with BINARYMIME, '
+    . 'BDAT that cannot be read', 'faults of order');
+
+$relay->set(extensions => [ 'CHUNKING' ]);
+$c = session();
+$c->cmd($_) for 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>';
+$c->send_raw("BDAT 2\r\n\r\nBDAT 2 LAST\r\n\r\n");
+$c->read_reply() for 1 .. 2;
+is(new_faults(), 'octets before the reply to BDAT', 'BDAT in a pipeline');
+
+$relay->set(extensions => []);
+$c = session();
+like($c->cmd("BDAT 6\r\nQUIT"), qr/^503 /, 'BDAT not offered');
+
+for my $parameters ('BODY=8BITMIME', 'BODY=BINARYMIME', 'SMTPUTF8 SMTPUTF8',
+    'SIZE=1', 'RET=FULL', 'ENVID=x', 'AUTH=<>', 'X=y')
+{
+    $c->cmd("MAIL FROM:<a\@b> $parameters");
+    $c->cmd('RSET');
+}
+
+$c->cmd("RCPT TO:<a\@b> $_") for 'NOTIFY=NEVER', 'ORCPT=rfc822;x';
+
+is(new_faults(), join(', ', 'BDAT without CHUNKING',
+    map({ "MAIL: $_" } 'BODY=8BITMIME without 8BITMIME',
+        'BODY=BINARYMIME without BINARYMIME',
+        'BODY=BINARYMIME without CHUNKING',
+        ('SMTPUTF8 without SMTPUTF8') x 2, 'SMTPUTF8 twice',
+        'SIZE without SIZE', 'RET without DSN', 'ENVID without DSN',
+        'AUTH without AUTH', 'unknown parameter X'),
+    'RCPT: NOTIFY without DSN', 'RCPT: ORCPT without DSN'),
+    'parameters that were not offered');
+
+$relay->set(extensions => \@MODERN);
+$c = session();
+$c->pipeline("MAIL FROM:<\xc3\xa4\@b>", "RCPT TO:<\xc3\xa4\@b>", 'RSET');
+is(new_faults(), 'MAIL: octets above 127 without SMTPUTF8, '
+    . 'RCPT: octets above 127 without SMTPUTF8', 'addresses: not ASCII');
+$c->pipeline("MAIL FROM:<\xc3\xa4\@b> SMTPUTF8", "RCPT TO:<\xc3\xa4\@b>");
+is(new_faults(), '', 'addresses: with SMTPUTF8');
+
 $t->done(faults => 0);
+
+
+sub envelope { $c->pipeline('MAIL FROM:<a@b>', 'RCPT TO:<c@d>') }
+
+sub new_faults {
+    my @faults = $relay->faults();
+    my @new = @faults[$faults .. $#faults];
+
+    $faults = @faults;
+    return join(', ', @new);
+}
 
 
 sub session {

@@ -7,8 +7,9 @@ package MailPolicy::Relay;
 #     $relay->set(rcpt => { match => qr/bob@/, action => 'close' });
 #     $relay->set(rcpt => undef);
 #
-# Stages: connect greeting ehlo xclient auth mail rcpt data body dot rset
-# noop quit.  Actions:
+# Stages: connect greeting ehlo xclient auth mail rcpt data bdat body dot
+# rset noop quit; bdat is the reply to a chunk, dot that to the end of the
+# message, "BDAT n LAST" as well.  Actions:
 #
 #     '450 4.2.0 text'        that reply (421 closes behind it)
 #     "250-a\n250 b"          a reply of several lines
@@ -23,12 +24,17 @@ package MailPolicy::Relay;
 #     { trickle => seconds, then => reply }      a pause before each octet
 #     { match => regex, action => ... }          of the command's line
 #     { times => n, action => ... }              the first n times only
-#     { after => octets, action => ... }         body only
+#     { after => octets, action => ... }         body only: of the content,
+#                                                DATA's or all chunks'
 #     [ rule, rule, ... ]                        the first that matches
 #
 # Where no rule matches, a good relay answers.  Further settings:
 # extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,
 # store => 0 (keeps nothing, for speed).
+#
+# What a connection may use is what its own EHLO was told, also where that
+# was a rule's reply: BDAT, parameters, addresses that are not ASCII, and
+# commands that do not wait, are faults without it.
 
 use strict;
 use warnings;
@@ -162,8 +168,10 @@ sub plain {
 
 # All message contents that came to their end, in order: { from, rcpts, data
 # (decoded), raw (as received, with the end of data), helo, xclient, auth,
-# mail_parameters, commands (since the message before), connection (number),
-# reply, accepted }.
+# mail_parameters, rcpt_parameters (a list, as rcpts), commands (since the
+# message before), connection (number), reply, accepted, ended and answered
+# (times) }.  Of BDAT: bdat => 1, chunks => [ sizes ], data and raw are the
+# octets.
 
 sub received {
     my ($self) = @_;
@@ -209,6 +217,14 @@ sub transcripts { return $_[0]->_files('transcript') }
 # what came in on each connection, to the octet
 
 sub streams { return $_[0]->_files('stream') }
+
+# for each connection { position in the stream => code }: how what ended there
+# was answered; "refused" where the command of a chunk ended that was taken
+# for nothing
+
+sub answers {
+    return map { +{ map { split / / } split /\n/ } } $_[0]->_files('answers');
+}
 
 # what clients did against the protocol
 

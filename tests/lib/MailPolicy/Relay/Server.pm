@@ -2,8 +2,9 @@ package MailPolicy::Relay::Server;
 
 # The process behind MailPolicy::Relay: one select() loop over all
 # connections.  A connection is either waiting for a command line, or in a
-# message's body; while a delayed or trickled reply is due ("resume" at
-# "wake"), nothing further of it is read from the buffer.
+# message's body ("raw"), or in a chunk of BDAT ("chunk"); while a delayed or
+# trickled reply is due ("resume" at "wake"), nothing further of it is read
+# from the buffer.
 
 use strict;
 use warnings;
@@ -14,6 +15,8 @@ use JSON::PP ();
 use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
 use Storable ();
 use Time::HiRes qw(time);
+
+use MailPolicy::Relay::Parameters qw(parameters path wrong_parameters);
 
 # the replies to these must be awaited, RFC 2920 section 3.1
 my %LAST_OF_GROUP = map { $_ => 1 } qw(AUTH DATA EHLO HELO NOOP QUIT XCLIENT);
@@ -26,6 +29,7 @@ my %COMMANDS = (
     MAIL    => \&command_mail,
     RCPT    => \&command_rcpt,
     DATA    => \&command_data,
+    BDAT    => \&command_bdat,
     RSET    => \&command_rset,
     NOOP    => \&command_noop,
     QUIT    => \&command_quit,
@@ -173,6 +177,8 @@ sub accept {
         number   => $number,
         in       => '',
         out      => '',
+        octets   => 0,                  # that came in
+        offered  => {},
         commands => [],
         xclient  => {},
         awaited  => 'nothing (no greeting yet)',
@@ -182,7 +188,8 @@ sub accept {
         open($c->{transcript}, '>:raw', "$file.transcript")
             or die "$file: $!\n";
         open($c->{stream}, '>:raw', "$file.stream") or die "$file: $!\n";
-        $c->{$_}->autoflush(1) for qw(transcript stream);
+        open($c->{answers}, '>:raw', "$file.answers") or die "$file: $!\n";
+        $c->{$_}->autoflush(1) for qw(transcript stream answers);
     }
 
     $self->{connections}{ $c->{fd} } = $c;
@@ -211,10 +218,8 @@ sub read {
     return if !defined $n && ($!{EAGAIN} || $!{EINTR});
 
     if (!$n) {
-        my $where = defined $c->{raw} && !$c->{complete}
-            ? ' in the body after ' . length($c->{raw}) . ' octets' : '';
         $self->note($c, '-- ' . (defined $n ? 'closed' : 'reset')
-            . " by client$where");
+            . ' by client' . where($c));
         $self->finalize($c);
         return;
     }
@@ -226,7 +231,19 @@ sub read {
     }
 
     $c->{in} .= $octets;
+    $c->{octets} += $n;
     $self->process($c);
+}
+
+
+sub where {
+    my ($c) = @_;
+
+    return ' in the body after ' . length($c->{raw}) . ' octets'
+        if defined $c->{raw} && !$c->{complete};
+    return " in a chunk, $c->{chunk}{left} octets before its end"
+        if $c->{chunk};
+    return defined $c->{content} ? ' between chunks' : '';
 }
 
 
@@ -308,9 +325,14 @@ sub process {
     my ($self, $c) = @_;
 
     until ($c->{gone} || $c->{closing} || $c->{hung} || defined $c->{wake}) {
-        last if $c->{in} eq '';
+        if ($c->{chunk}) {
+            # may have its end without further octets
+            $self->chunk($c) or last;
 
-        if (defined $c->{raw}) {
+        } elsif ($c->{in} eq '') {
+            last;
+
+        } elsif (defined $c->{raw}) {
             $self->body($c) or last;
 
         } else {
@@ -333,12 +355,25 @@ sub answer {
     my ($self, $c, $stage, $line, $default, $done) = @_;
 
     my $action = $self->rule($stage, $line);
+    my $position = $c->{octets} - length($c->{in});
 
     $self->act($c, $action, $default, sub {
         my ($reply) = @_;
         delete $c->{awaited};
+        $self->answered($c, $position, $reply);
         $done->($reply) if $done;
     });
+}
+
+
+# where in the stream the command, or the content, ended that was answered so
+
+sub answered {
+    my ($self, $c, $position, $reply) = @_;
+
+    my ($code) = $reply =~ /^(\w+)/;
+    print { $c->{answers} } "$position ", $code // 'none', "\n"
+        if $c->{answers};
 }
 
 
@@ -478,10 +513,11 @@ sub command {
 
     delete $c->{awaited};
 
-    if ($LAST_OF_GROUP{$verb} || !$self->offers('PIPELINING')) {
-        $c->{awaited} = $verb;
-        $self->fault($c, "octets before the reply to $verb")
-            if $c->{in} ne '';
+    # behind BDAT comes its chunk, and what is behind that is looked at there
+    if ($verb ne 'BDAT'
+        && ($LAST_OF_GROUP{$verb} || !$c->{offered}{PIPELINING}))
+    {
+        $self->awaits($c, $verb);
     }
 
     if ($c->{auth_wanted}) {
@@ -500,18 +536,20 @@ sub command {
 }
 
 
-sub offers {
-    my ($self, $extension) = @_;
+sub awaits {
+    my ($self, $c, $what) = @_;
 
-    return scalar grep { /^\Q$extension\E\b/i } @{ $self->{extensions} };
+    $c->{awaited} = $what;
+    $self->fault($c, "octets before the reply to $what") if $c->{in} ne '';
 }
 
 
 sub reset_transaction {
     my ($c) = @_;
 
-    delete @$c{qw(from mail_parameters)};
+    delete @$c{qw(from mail_parameters binary content chunks failed)};
     $c->{rcpts} = [];
+    $c->{rcpt_parameters} = [];
 }
 
 
@@ -525,10 +563,22 @@ sub command_ehlo {
     my $reply = join('', map { "250-$_\n" } @lines) . "250 $last";
 
     $self->answer($c, 'ehlo', $line, $reply, sub {
-        return unless $_[0] =~ /^250/;
+        my ($reply) = @_;
+        return unless $reply =~ /^250/;
         $c->{helo} = $name;
+        $c->{offered} = uc $verb eq 'EHLO' ? offered($reply) : {};
         reset_transaction($c);
     });
+}
+
+
+# the names of the extensions, as they were told
+
+sub offered {
+    my ($reply) = @_;
+
+    my ($first, @lines) = split /\r?\n/, $reply;
+    return { map { /^250[- ](\S+)/ ? (uc $1 => 1) : () } @lines };
 }
 
 
@@ -538,7 +588,7 @@ sub command_xclient {
     my $default = "220 $self->{hostname} ESMTP";
 
     $default = '550 5.7.0 Error: insufficient authorization'
-        unless $self->offers('XCLIENT');
+        unless $c->{offered}{XCLIENT};
     $default = '503 5.5.1 Error: MAIL transaction in progress'
         if defined $c->{from};
 
@@ -584,6 +634,13 @@ sub command_mail {
     my ($self, $c, $line) = @_;
 
     my $default = '250 2.1.0 Ok';
+    my ($from, $text) = path($line);
+    my %parameter = map { @$_ } parameters($text);
+
+    # for its recipients, which may come before it is answered
+    $c->{utf8} = exists $parameter{SMTPUTF8};
+    $self->fault($c, $_)
+        for wrong_parameters($line, $c->{offered}, $c->{utf8});
 
     $default = '503 5.5.1 Error: nested MAIL command' if defined $c->{from};
     $default = '503 5.5.1 Error: send HELO/EHLO first'
@@ -591,8 +648,9 @@ sub command_mail {
 
     $self->answer($c, 'mail', $line, $default, sub {
         return unless $_[0] =~ /^250/;
-        ($c->{from}, $c->{mail_parameters}) = path($line);
-        $c->{rcpts} = [];
+        reset_transaction($c);
+        ($c->{from}, $c->{mail_parameters}) = ($from, $text);
+        $c->{binary} = uc($parameter{BODY} // '') eq 'BINARYMIME';
     });
 }
 
@@ -603,22 +661,20 @@ sub command_rcpt {
     my $default = defined $c->{from}
         ? '250 2.1.5 Ok' : '503 5.5.1 Error: need MAIL command';
 
+    $self->fault($c, $_)
+        for wrong_parameters($line, $c->{offered}, $c->{utf8});
+
+    if (defined $c->{content}) {
+        $self->fault($c, 'RCPT after BDAT');
+        $default = '503 5.5.1 Error: RCPT after BDAT';
+    }
+
     $self->answer($c, 'rcpt', $line, $default, sub {
-        push @{ $c->{rcpts} }, (path($line))[0] if $_[0] =~ /^25/;
+        return unless $_[0] =~ /^25/;
+        my ($to, $parameters) = path($line);
+        push @{ $c->{rcpts} }, $to;
+        push @{ $c->{rcpt_parameters} }, $parameters;
     });
-}
-
-
-# the address without its brackets, and the parameters
-
-sub path {
-    my ($line) = @_;
-
-    $line =~ s/^\w+ \w+:\s*//;
-
-    return ($1, $2)
-        if $line =~ /^<((?:"(?:\\.|[^"\\])*"|[^>"])*)>\s*(.*)/;
-    return ($line, '');
 }
 
 
@@ -630,6 +686,15 @@ sub command_data {
     $default = '554 5.5.1 Error: no valid recipients'
         unless @{ $c->{rcpts} // [] };
     $default = '503 5.5.1 Error: need RCPT command' unless defined $c->{from};
+
+    # RFC 3030: after either the transaction is good for nothing but RSET
+    if (defined $c->{content} || $c->{binary}) {
+        my $why = defined $c->{content} ? 'DATA after BDAT'
+                                        : 'DATA with BINARYMIME';
+        $self->fault($c, $why);
+        $c->{failed} = 1;
+        $default = "503 5.5.1 Error: $why";
+    }
 
     $self->answer($c, 'data', $line, $default, sub {
         return unless $_[0] =~ /^354/;
@@ -664,6 +729,111 @@ sub command_quit {
 }
 
 
+# BDAT: the octets are taken whatever the reply will be
+
+
+sub command_bdat {
+    my ($self, $c, $line) = @_;
+
+    if ($line !~ /^BDAT (\d{1,18})( LAST)?$/i) {
+        # nobody knows where its chunk ends
+        $self->fault($c, 'BDAT that cannot be read');
+        $self->reply($c, '501 5.5.4 Syntax: BDAT size [LAST]');
+        $c->{closing} = 'close';
+        return;
+    }
+
+    $c->{chunk} = {
+        line    => $line,
+        left    => $1,
+        size    => $1,
+        last    => defined $2,
+        refusal => $self->chunk_refusal($c),
+        command => $c->{octets} - length($c->{in}),
+    };
+
+    if (!$c->{chunk}{refusal} && !defined $c->{content}) {
+        $c->{content} = '';
+        $c->{chunks} = [];
+        $c->{body_rule} = $self->rule('body', '');
+    }
+}
+
+
+# the reply to a chunk that has no place here
+
+sub chunk_refusal {
+    my ($self, $c) = @_;
+
+    if (!$c->{offered}{CHUNKING}) {
+        $self->fault($c, 'BDAT without CHUNKING');
+        return '503 5.5.1 Error: CHUNKING is not offered';
+    }
+
+    # chunks behind a refused one may have been in the pipeline
+    if ($c->{failed}) {
+        $self->fault($c, 'BDAT after a refused chunk')
+            unless $c->{offered}{PIPELINING};
+        return '503 5.5.1 Error: the transaction has failed';
+    }
+
+    return '503 5.5.1 Error: need RCPT command' unless defined $c->{from};
+    return '554 5.5.1 Error: no valid recipients' unless @{ $c->{rcpts} };
+    return undef;
+}
+
+
+# false if more is needed, or a rule stops the reading
+
+sub chunk {
+    my ($self, $c) = @_;
+
+    my $chunk = $c->{chunk};
+    my $octets = substr($c->{in}, 0, $chunk->{left}, '');
+
+    $chunk->{left} -= length($octets);
+
+    if (!$chunk->{refusal}) {
+        $c->{content} .= $octets;
+        return 0 if $self->body_rule($c);
+    }
+
+    return 0 if $chunk->{left};
+
+    delete $c->{chunk};
+    $self->note($c, "-- chunk of $chunk->{size} octets");
+    $self->awaits($c, 'BDAT') unless $c->{offered}{PIPELINING};
+    $self->end_of_chunk($c, $chunk);
+    return 1;
+}
+
+
+sub end_of_chunk {
+    my ($self, $c, $chunk) = @_;
+
+    if ($chunk->{refusal}) {
+        # no rule makes it good
+        delete $c->{awaited};
+        $self->answered($c, $chunk->{command}, 'refused');
+        $self->reply($c, $chunk->{refusal});
+        return;
+    }
+
+    push @{ $c->{chunks} }, $chunk->{size};
+
+    if ($chunk->{last}) {
+        my %content = (bdat => 1, chunks => $c->{chunks},
+            raw => $c->{content}, data => $c->{content});
+        $self->end_of_content($c, $chunk->{line}, %content);
+        return;
+    }
+
+    $self->answer($c, 'bdat', $chunk->{line},
+        "250 2.0.0 $chunk->{size} octets received",
+        sub { $c->{failed} = 1 unless $_[0] =~ /^2/ });
+}
+
+
 # the body: only CRLF "." CRLF ends it
 
 
@@ -693,7 +863,9 @@ sub body {
     $c->{raw} = substr($c->{raw}, 0, $end);
     $c->{complete} = 1;
 
-    $self->end_of_data($c);
+    $c->{awaited} = 'the end of data' unless $c->{offered}{PIPELINING};
+    $self->end_of_content($c, '',
+        raw => $c->{raw}, data => decoded($c->{raw}));
     return 1;
 }
 
@@ -707,18 +879,19 @@ sub body_rule {
     return 0 if ref $rule ne 'HASH' && $rule eq 'ok';
 
     my $after = ref $rule eq 'HASH' ? $rule->{after} // 0 : 0;
-    return 0 if length($c->{raw}) < $after;
+    my $size = length($c->{raw} // $c->{content});
+    return 0 if $size < $after;
 
     my $action = ref $rule eq 'HASH'
         ? $rule->{action} // { delay => $rule->{delay} } : $rule;
 
     $c->{body_rule} = 'ok';
-    $self->note($c, '-- body rule after ' . length($c->{raw}) . ' octets');
+    $self->note($c, "-- body rule after $size octets");
 
     if (ref $action eq 'HASH' && defined $action->{delay}) {
         # what is there already is looked at again then
         $c->{deaf} = 1;
-        ($c->{in}, $c->{raw}) = ($c->{raw}, '');
+        ($c->{in}, $c->{raw}) = ($c->{raw}, '') if defined $c->{raw};
         $self->later($c, $action->{delay}, sub { delete $c->{deaf} });
         return 1;
     }
@@ -730,20 +903,20 @@ sub body_rule {
 }
 
 
-sub end_of_data {
-    my ($self, $c) = @_;
+sub end_of_content {
+    my ($self, $c, $line, %content) = @_;
 
-    my $raw = $c->{raw};
     my $queue_id = sprintf('%s%06d', uc $self->{name}, $self->{stored} + 1);
 
-    $self->note($c, '-- body of ' . length($raw) . ' octets');
+    $self->note($c, '-- body of ' . length($content{raw}) . ' octets');
 
     my $message = {
         from            => $c->{from},
         mail_parameters => $c->{mail_parameters},
         rcpts           => [ @{ $c->{rcpts} } ],
-        raw             => $raw,
-        data            => decoded($raw),
+        rcpt_parameters => [ @{ $c->{rcpt_parameters} } ],
+        %content,
+        ended           => time(),
         helo            => $c->{helo},
         xclient         => { %{ $c->{xclient} } },
         auth            => $c->{auth},
@@ -760,18 +933,17 @@ sub end_of_data {
     # reads commands again, but not before the reply
     delete $c->{raw};
 
-    $c->{awaited} = 'the end of data' unless $self->offers('PIPELINING');
-
     $c->{unanswered} = sub {
         my ($reply) = @_;
         $message->{reply} = $reply;
+        $message->{answered} = time();
         $message->{accepted} = $reply ne ''
             && !(grep { !/^250/ } split /\n/, $reply) ? 1 : 0;
         $self->store($message);
     };
 
     # a reply is flushed later, so the message is there when it is seen
-    $self->answer($c, 'dot', '', "250 2.0.0 Ok: queued as $queue_id", sub {
+    $self->answer($c, 'dot', $line, "250 2.0.0 Ok: queued as $queue_id", sub {
         (delete $c->{unanswered})->($_[0]);
     });
 
