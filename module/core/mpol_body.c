@@ -16,7 +16,6 @@
 static int  mpol_body_dot(const uint8_t *p, size_t len);
 static size_t  mpol_body_line(mpol_body_t *st, const uint8_t *p, size_t len);
 static void  mpol_body_check(mpol_body_t *st, const uint8_t *p, size_t len);
-static int  mpol_body_eightbit(const uint8_t *p, size_t len);
 static size_t  mpol_body_move(uint8_t *buf, size_t to, size_t from,
     size_t end);
 
@@ -50,7 +49,7 @@ mpol_body_scan(mpol_body_t *st, uint8_t *buf, size_t len, size_t *consumed,
                 break;
             }
 
-            if (dot == MPOL_BODY_LONE) {
+            if (dot == MPOL_BODY_LONE || st->content) {
                 to = mpol_body_move(buf, to, from, pos);
                 from = pos + 1;
             }
@@ -177,7 +176,7 @@ mpol_body_check(mpol_body_t *st, const uint8_t *p, size_t len)
 }
 
 
-static int
+int
 mpol_body_eightbit(const uint8_t *p, size_t len)
 {
     uint64_t        word, all;

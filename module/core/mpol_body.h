@@ -14,6 +14,10 @@
  * receiver would: what the relay then sees is exactly what re-encoding the
  * decoded message gives.
  *
+ * With st->content the dots of transparency go in any case, and what is left
+ * is the decoded content: for a relay that takes BDAT, or to be changed and
+ * encoded again (mpol_content.h).
+ *
  * A CR not followed by LF, an LF not preceded by CR, and a NUL are faults:
  * st->fault is set to the first one, the octets are still walked to the true
  * end, and the caller must not let the relay commit the message.
@@ -48,12 +52,14 @@ typedef struct {
     unsigned  midline:1;                /* not at the beginning of a line */
     unsigned  fault:2;                  /* 0 or MPOL_BODY_... */
     unsigned  eightbit:1;               /* an octet above 127 was seen */
-} mpol_body_t;                          /* all zeroes to begin with */
+    unsigned  content:1;                /* by the caller: no stuffing dots in
+                                           what is passed on */
+} mpol_body_t;                          /* otherwise all zeroes to begin with */
 
 
 /*
  * Scans buf[0 .. len) and rewrites it in place where a lone leading dot has
- * to go.
+ * to go (with st->content: any dot of transparency).
  *
  * Returns MPOL_OK: the end was found; MPOL_AGAIN: it was not.
  * *consumed: octets of input that are done with, the end sequence included;
@@ -64,6 +70,9 @@ typedef struct {
  */
 int mpol_body_scan(mpol_body_t *st, uint8_t *buf, size_t len,
     size_t *consumed, size_t *ready);
+
+/* 1 if one of the octets is above 127 */
+int mpol_body_eightbit(const uint8_t *p, size_t len);
 
 
 #if defined(__GNUC__)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "mpol_body.h"
+#include "mpol_content.h"
 
 
 int  LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -27,12 +28,13 @@ typedef struct {
 
 
 static void
-run(const uint8_t *data, size_t size, size_t step, result_t *r)
+run(const uint8_t *data, size_t size, size_t step, int content, result_t *r)
 {
     size_t    consumed, end, ready;
     uint8_t  *buf;
 
     memset(r, 0, sizeof(result_t));
+    r->st.content = content ? 1 : 0;
     r->rc = MPOL_AGAIN;
     r->out = malloc(size + 1);
 
@@ -94,11 +96,64 @@ check_output(const result_t *r)
 }
 
 
+static void
+check_same(const result_t *a, const result_t *b)
+{
+    assert(a->rc == b->rc && a->pos == b->pos);
+    assert(a->st.octets == b->st.octets);
+    assert(a->st.fault == b->st.fault);
+    assert(a->st.midline == b->st.midline);
+    assert(a->st.eightbit == b->st.eightbit);
+}
+
+
+/* the content, encoded again, is what was passed on in place */
+
+static void
+check_content(const result_t *content, const result_t *passed)
+{
+    size_t           consumed, produced, size;
+    uint8_t         *out;
+    mpol_content_t   st;
+
+    assert(content->len == content->st.octets);
+
+    memset(&st, 0, sizeof(mpol_content_t));
+    st.stuff = 1;
+
+    size = 2 * content->len;
+    out = malloc(size + MPOL_CONTENT_ROOM);
+
+    mpol_content_encode(&st, content->out, content->len, out, size, &consumed,
+                        &produced);
+
+    assert(consumed == content->len);
+    assert(st.octets == content->st.octets);
+    assert(st.eightbit == content->st.eightbit);
+
+    /* what was passed on ends in a CR if that had another one behind it */
+
+    if (st.cr) {
+        assert(mpol_content_finish(&st, out + produced) == MPOL_CONTENT_ROOM);
+        produced++;
+
+    } else {
+        assert(st.midline == content->st.midline);
+    }
+
+    assert(st.fault == content->st.fault);
+    assert(produced == passed->len);
+    assert(memcmp(out, passed->out, produced) == 0);
+
+    free(out);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t    step;
-    result_t  whole, split;
+    result_t  whole, split, content;
 
     if (size < 2 || size > 8192) {
         return 0;
@@ -108,21 +163,27 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     data++;
     size--;
 
-    run(data, size, size, &whole);
-    run(data, size, step, &split);
+    run(data, size, size, 0, &whole);
+    run(data, size, step, 0, &split);
 
-    assert(whole.rc == split.rc && whole.pos == split.pos);
     assert(whole.len == split.len);
     assert(memcmp(whole.out, split.out, whole.len) == 0);
-    assert(whole.st.octets == split.st.octets);
-    assert(whole.st.fault == split.st.fault);
-    assert(whole.st.midline == split.st.midline);
-    assert(whole.st.eightbit == split.st.eightbit);
-
+    check_same(&whole, &split);
     check_output(&whole);
+    free(split.out);
+
+    run(data, size, step, 1, &split);
+    run(data, size, size, 1, &content);
+
+    assert(content.len == split.len);
+    assert(memcmp(content.out, split.out, content.len) == 0);
+    check_same(&whole, &content);
+    check_same(&whole, &split);
+    check_content(&content, &whole);
 
     free(whole.out);
     free(split.out);
+    free(content.out);
 
     return 0;
 }
