@@ -297,19 +297,31 @@ quiet('one turn');
 
 # after every octet of a session that waits for nothing
 
-my $script = "EHLO client.example\r\nAUTH PLAIN "
-    . encode_base64("\0alice\@example.com\0secret", '') . "\r\n"
-    . "MAIL FROM:<a\@example.com>\r\n$TO\r\nRCPT TO:<q\@example.net>\r\n"
-    . "DATA\r\nSubject: x\r\n\r\n..\r\n.\r\n"
-    . "MAIL FROM:<b\@example.com>\r\n$TO\r\nRSET\r\nNOOP\r\nQUIT\r\n";
+# in groups, as a client has to wait where RFC 2920 says so
+my @script = ("EHLO client.example\r\n", 'AUTH PLAIN '
+    . encode_base64("\0alice\@example.com\0secret", '') . "\r\n",
+    "MAIL FROM:<a\@example.com>\r\n$TO\r\nRCPT TO:<q\@example.net>\r\n"
+    . "DATA\r\n", "Subject: x\r\n\r\n..\r\n.\r\n"
+    . "MAIL FROM:<b\@example.com>\r\n$TO\r\nRSET\r\nNOOP\r\nQUIT\r\n");
 
-my $dot = index($script, "\r\n.\r\n") + 5;
+my @last = (qr/^250 /, qr/^235 /, qr/^354 /, qr/^221 /);
+my $length = length(join('', @script));
+my $dot = $length - length($script[-1]) + index($script[-1], "\r\n.\r\n") + 5;
 
 for my $end (@ENDS) {
-    for my $n (0 .. length($script)) {
+    for my $n (0 .. $length) {
         my $c = $t->client('smtp');
-        $c->greeting() if $n % 3;
-        $c->send_raw(substr($script, 0, $n));
+        my $left = $n;
+
+        $c->greeting();
+
+        for my $i (0 .. $#script) {
+            $c->send_raw(substr($script[$i], 0, $left));
+            $left -= length($script[$i]);
+            last if $left <= 0 || $i == $#script;
+            1 while ($c->read_line() // die "the session has ended\n")
+                !~ $last[$i];
+        }
 
         # gives it a little way to go, or all the way to the message's end
         if ($n > $dot && $n % 5 == 0) {

@@ -118,8 +118,8 @@ good('no mail', undef);
 warned('a short proxy_final_timeout',
     "proxy_final_timeout 599s;\n" . server(''),
     qr/"proxy_final_timeout" of less than 10 minutes may deliver messages tw/);
-warned('an extension that is not ours', server('smtp_capabilities DSN SIZE;'),
-    qr/smtp_capabilities "DSN" is not supported by this version and is not/);
+warned('an extension that is not ours', server('smtp_capabilities XYZ SIZE;'),
+    qr/smtp_capabilities "XYZ" is not supported by this version and is not/);
 warned('cram-md5',
     "$REDIS\n" . bare('policy on; policy_auth redis; smtp_auth plain cram-md5;
      policy_auth_plaintext on; proxy_pass 127.0.0.1:25;'),

@@ -79,7 +79,9 @@ charged('a message', 1, 1);
 my @flood = map { ("MAIL FROM:<flood$_\@example.com>",
                    'RCPT TO:<a@example.net>', 'RSET') } 1 .. 200;
 
-is(scalar(grep { /^250 / } $c->pipeline(@flood)), 600,
+# a session may not RSET for ever
+is(scalar(map { my $c = session(); grep { /^250 / } $c->pipeline(@$_) }
+    [ @flood[0 .. 299] ], [ @flood[300 .. 599] ]), 600,
     'two hundred senders, each with RSET');
 ok($t->wait_for(sub { 1 == (() = $redis->keys()) }), 'they leave no keys');
 

@@ -192,7 +192,7 @@ sub session {
 }
 
 
-my %client = map { $_ => session($_) } qw(closed local);
+my (%client, $asked);
 my %pids = map { $_ => join(' ', $t->worker_pids($_)) } qw(closed local);
 
 
@@ -200,6 +200,10 @@ my %pids = map { $_ => join(' ', $t->worker_pids($_)) } qw(closed local);
 
 sub ask {
     my ($sender) = @_;
+
+    # a session may not go on for ever without a message
+    %client = map { $_ => session($_) } qw(closed local)
+        if $asked++ % 50 == 0;
 
     $_->send_raw("MAIL FROM:<$sender>\r\nRSET\r\n") for values %client;
 

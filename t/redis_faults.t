@@ -66,13 +66,18 @@ sub start_load {
     my $port = $t->port($where);
 
     my $pid = fork_server("$file.err", [], sub {
-        my $c = MailPolicy::Client->new(port => $port);
-        my ($longest, %count) = (0);
-
-        $c->greeting();
-        $c->ehlo();
+        my ($c, $longest, $round, %count) = (undef, 0, 0);
 
         until (-e $t->dir() . '/stop') {
+
+            # a session may not go on for ever without a message accepted
+            if ($round++ % 40 == 0) {
+                $c->quit() if $c;
+                $c = MailPolicy::Client->new(port => $port);
+                $c->greeting();
+                $c->ehlo();
+            }
+
             for my $reply ($code->($c, $n, \$longest)) {
                 $count{ $reply =~ /^(\d{3})/ ? $1 : $reply }++;
             }

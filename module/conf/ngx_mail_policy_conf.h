@@ -65,6 +65,9 @@ typedef struct {
 
     size_t                        message_size; /* 0: no limit */
     ngx_uint_t                    max_recipients;
+    ngx_uint_t                    max_messages; /* of a session; 0: no limit */
+    ngx_uint_t                    normalize;    /* bare CR and LF in bodies */
+    size_t                        min_data_rate; /* octets a second; 0: any */
 
     ngx_open_file_t              *access_log;   /* NULL: off */
     ngx_uint_t                    access_log_set;
@@ -76,6 +79,7 @@ typedef struct {
     ngx_uint_t                    extensions;    /* MPOL_EXT_...: offered */
     unsigned                      pipelining:1;
     unsigned                      enhanced:1;
+    unsigned                      limits_offered:1;  /* RFC 9422 */
 
     /* the protocol that was there before ours */
 

@@ -32,6 +32,7 @@ extern ngx_module_t  ngx_mail_module;
 #define NGX_MAIL_POLICY_CONNECT_TIMEOUT  60000
 #define NGX_MAIL_POLICY_FINAL_TIMEOUT    600000
 #define NGX_MAIL_POLICY_MAX_RECIPIENTS   1000
+#define NGX_MAIL_POLICY_MIN_DATA_RATE    500
 
 
 static void *ngx_mail_policy_create_main_conf(ngx_conf_t *cf);
@@ -73,6 +74,13 @@ static ngx_conf_post_t  ngx_mail_policy_final_timeout_post = {
 
 static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
     ngx_conf_check_num_bounds, 1, -1
+};
+
+
+static ngx_conf_enum_t  ngx_mail_policy_bare_newline[] = {
+    { ngx_string("reject"), 0 },
+    { ngx_string("normalize"), 1 },
+    { ngx_null_string, 0 }
 };
 
 
@@ -133,6 +141,27 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_srv_conf_t, max_recipients),
       &ngx_mail_policy_max_recipients_bounds },
+
+    { ngx_string("policy_max_messages"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, max_messages),
+      NULL },
+
+    { ngx_string("policy_bare_newline"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, normalize),
+      &ngx_mail_policy_bare_newline },
+
+    { ngx_string("policy_min_data_rate"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, min_data_rate),
+      NULL },
 
     { ngx_string("upstream"),
       NGX_MAIL_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
@@ -316,6 +345,9 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
     conf->final_timeout = NGX_CONF_UNSET_MSEC;
     conf->message_size = NGX_CONF_UNSET_SIZE;
     conf->max_recipients = NGX_CONF_UNSET_UINT;
+    conf->max_messages = NGX_CONF_UNSET_UINT;
+    conf->normalize = NGX_CONF_UNSET_UINT;
+    conf->min_data_rate = NGX_CONF_UNSET_SIZE;
 
     return conf;
 }
@@ -337,6 +369,11 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
                               NGX_MAIL_POLICY_FINAL_TIMEOUT);
     ngx_conf_merge_uint_value(conf->max_recipients, prev->max_recipients,
                               NGX_MAIL_POLICY_MAX_RECIPIENTS);
+
+    ngx_conf_merge_uint_value(conf->max_messages, prev->max_messages, 0);
+    ngx_conf_merge_uint_value(conf->normalize, prev->normalize, 0);
+    ngx_conf_merge_size_value(conf->min_data_rate, prev->min_data_rate,
+                              NGX_MAIL_POLICY_MIN_DATA_RATE);
 
     /* "smtp_capabilities SIZE n" may set it yet, below */
 

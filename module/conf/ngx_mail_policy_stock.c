@@ -24,10 +24,9 @@ extern ngx_module_t  ngx_mail_proxy_module;
 
 
 #define NGX_MAIL_POLICY_OFFER_PIPELINING  0x01
-#define NGX_MAIL_POLICY_OFFER_SIZE        0x02
-#define NGX_MAIL_POLICY_OFFER_8BITMIME    0x04
-#define NGX_MAIL_POLICY_OFFER_ENHANCED    0x08
-#define NGX_MAIL_POLICY_OFFER_CONFIGURED  0x10  /* by other directives */
+#define NGX_MAIL_POLICY_OFFER_ENHANCED    0x02
+#define NGX_MAIL_POLICY_OFFER_LIMITS      0x04
+#define NGX_MAIL_POLICY_OFFER_CONFIGURED  0x08  /* by other directives */
 
 
 /*
@@ -37,6 +36,13 @@ extern ngx_module_t  ngx_mail_proxy_module;
 
 #define NGX_MAIL_POLICY_PROXY_TIMEOUT_STOCK  (24 * 60 * 60000)
 #define NGX_MAIL_POLICY_PROXY_TIMEOUT        (5 * 60000)
+
+
+typedef struct {
+    ngx_str_t   name;
+    ngx_uint_t  offer;                          /* NGX_MAIL_POLICY_OFFER_... */
+    ngx_uint_t  extension;                      /* MPOL_EXT_... */
+} ngx_mail_policy_capability_t;
 
 
 static ngx_command_t *ngx_mail_policy_stock_command(ngx_module_t *module,
@@ -52,8 +58,8 @@ static ngx_int_t ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name,
 static ngx_int_t ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
     ngx_mail_smtp_srv_conf_t *sscf);
-static ngx_uint_t ngx_mail_policy_stock_capability(ngx_str_t *text,
-    ngx_str_t *argument);
+static ngx_mail_policy_capability_t *ngx_mail_policy_stock_capability(
+    ngx_str_t *text, ngx_str_t *argument);
 static ngx_int_t ngx_mail_policy_stock_size(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
     ngx_str_t *argument);
@@ -62,6 +68,22 @@ static ngx_int_t ngx_mail_policy_stock_methods(ngx_conf_t *cf,
     ngx_mail_smtp_srv_conf_t *sscf);
 static void ngx_mail_policy_stock_plaintext(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf);
+
+
+static ngx_mail_policy_capability_t  ngx_mail_policy_capabilities[] = {
+    { ngx_string("PIPELINING"), NGX_MAIL_POLICY_OFFER_PIPELINING, 0 },
+    { ngx_string("ENHANCEDSTATUSCODES"), NGX_MAIL_POLICY_OFFER_ENHANCED, 0 },
+    { ngx_string("LIMITS"), NGX_MAIL_POLICY_OFFER_LIMITS, 0 },
+    { ngx_string("SIZE"), 0, MPOL_EXT_SIZE },
+    { ngx_string("8BITMIME"), 0, MPOL_EXT_8BITMIME },
+    { ngx_string("SMTPUTF8"), 0, MPOL_EXT_SMTPUTF8 },
+    { ngx_string("DSN"), 0, MPOL_EXT_DSN },
+    { ngx_string("CHUNKING"), 0, MPOL_EXT_CHUNKING },
+    { ngx_string("BINARYMIME"), 0, MPOL_EXT_BINARYMIME },
+    { ngx_string("AUTH"), NGX_MAIL_POLICY_OFFER_CONFIGURED, 0 },
+    { ngx_string("STARTTLS"), NGX_MAIL_POLICY_OFFER_CONFIGURED, 0 },
+    { ngx_null_string, 0, 0 }
+};
 
 
 /*
@@ -328,32 +350,34 @@ ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name,
 }
 
 
-/* smtp_capabilities: what the user lists, of what we can do */
+/* smtp_capabilities: what the user lists, of what we can do; or all of it */
 
 static ngx_int_t
 ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
     ngx_mail_smtp_srv_conf_t *sscf)
 {
-    ngx_str_t   *text, argument;
-    ngx_uint_t   i, offer, offers;
+    ngx_str_t                     *text, argument;
+    ngx_uint_t                     i, offers, extensions;
+    ngx_mail_policy_capability_t  *known;
 
     text = sscf->capabilities.elts;
 
     offers = 0;
+    extensions = 0;
 
     if (sscf->capabilities.nelts == 0) {
-        offers = NGX_MAIL_POLICY_OFFER_PIPELINING
-                 |NGX_MAIL_POLICY_OFFER_SIZE
-                 |NGX_MAIL_POLICY_OFFER_8BITMIME
-                 |NGX_MAIL_POLICY_OFFER_ENHANCED;
+        for (known = ngx_mail_policy_capabilities; known->name.len; known++) {
+            offers |= known->offer;
+            extensions |= known->extension;
+        }
     }
 
     for (i = 0; i < sscf->capabilities.nelts; i++) {
 
-        offer = ngx_mail_policy_stock_capability(&text[i], &argument);
+        known = ngx_mail_policy_stock_capability(&text[i], &argument);
 
-        if (offer == 0) {
+        if (known == NULL) {
             ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                           "smtp_capabilities \"%V\" is not supported by this "
                           "version and is not offered by server in %s:%ui",
@@ -361,58 +385,44 @@ ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
             continue;
         }
 
-        if (offer == NGX_MAIL_POLICY_OFFER_SIZE
+        if (known->extension == MPOL_EXT_SIZE
             && ngx_mail_policy_stock_size(cf, conf, cscf, &argument)
                != NGX_OK)
         {
             return NGX_ERROR;
         }
 
-        offers |= offer;
+        offers |= known->offer;
+        extensions |= known->extension;
     }
 
-    conf->extensions = 0;
+    /* RFC 3030, section 3: without chunks there is no way to send it */
 
-    if (offers & NGX_MAIL_POLICY_OFFER_SIZE) {
-        conf->extensions |= MPOL_EXT_SIZE;
-    }
-
-    if (offers & NGX_MAIL_POLICY_OFFER_8BITMIME) {
-        conf->extensions |= MPOL_EXT_8BITMIME;
+    if (!(extensions & MPOL_EXT_CHUNKING)) {
+        extensions &= ~MPOL_EXT_BINARYMIME;
     }
 
     if (!ngx_mail_policy_auth_off(conf->auth)) {
-        conf->extensions |= MPOL_EXT_AUTH;
+        extensions |= MPOL_EXT_AUTH;
     }
 
+    conf->extensions = extensions;
     conf->pipelining = (offers & NGX_MAIL_POLICY_OFFER_PIPELINING) ? 1 : 0;
     conf->enhanced = (offers & NGX_MAIL_POLICY_OFFER_ENHANCED) ? 1 : 0;
+    conf->limits_offered = (offers & NGX_MAIL_POLICY_OFFER_LIMITS) ? 1 : 0;
 
     return NGX_OK;
 }
 
 
-/* 0: none that we know */
+/* NULL: none that we know */
 
-static ngx_uint_t
+static ngx_mail_policy_capability_t *
 ngx_mail_policy_stock_capability(ngx_str_t *text, ngx_str_t *argument)
 {
-    u_char      *p, *last;
-    size_t       len;
-    ngx_uint_t   i;
-
-    static struct {
-        ngx_str_t   name;
-        ngx_uint_t  offer;
-    }  known[] = {
-        { ngx_string("PIPELINING"), NGX_MAIL_POLICY_OFFER_PIPELINING },
-        { ngx_string("SIZE"), NGX_MAIL_POLICY_OFFER_SIZE },
-        { ngx_string("8BITMIME"), NGX_MAIL_POLICY_OFFER_8BITMIME },
-        { ngx_string("ENHANCEDSTATUSCODES"), NGX_MAIL_POLICY_OFFER_ENHANCED },
-        { ngx_string("AUTH"), NGX_MAIL_POLICY_OFFER_CONFIGURED },
-        { ngx_string("STARTTLS"), NGX_MAIL_POLICY_OFFER_CONFIGURED },
-        { ngx_null_string, 0 }
-    };
+    u_char                        *p, *last;
+    size_t                         len;
+    ngx_mail_policy_capability_t  *known;
 
     last = text->data + text->len;
 
@@ -427,15 +437,15 @@ ngx_mail_policy_stock_capability(ngx_str_t *text, ngx_str_t *argument)
     argument->len = last - p;
     argument->data = p;
 
-    for (i = 0; known[i].name.len; i++) {
-        if (known[i].name.len == len
-            && ngx_strncasecmp(known[i].name.data, text->data, len) == 0)
+    for (known = ngx_mail_policy_capabilities; known->name.len; known++) {
+        if (known->name.len == len
+            && ngx_strncasecmp(known->name.data, text->data, len) == 0)
         {
-            return known[i].offer;
+            return known;
         }
     }
 
-    return 0;
+    return NULL;
 }
 
 

@@ -10,8 +10,9 @@
  *   open -> CONNECT -> GREETING -> EHLO [-> XCLIENT -> EHLO] -> MAIL (ready)
  *                                                    (set-up: ..._setup.c)
  *
- * Ready, commands go waiting -> sent -> reply().  DATA's 354 begins the
- * body, which is written straight from the owner's buffer; final() ends it.
+ * Ready, commands go waiting -> sent -> reply().  DATA's 354, or chunks(),
+ * begins the body, which is written straight from the owner's buffer; final()
+ * ends it.
  *
  * Events: connected and readable may arrive in one loop turn, the read event
  * first, so both handlers begin with test_connect().  Timers: on the write
@@ -157,11 +158,17 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
         taken += n;
     }
 
+    mpol_pace_moved(&relay->pace, taken);
+
     relay->blocked = (taken < len);
 
-    if (relay->blocked && ngx_handle_write_event(c->write, 0) != NGX_OK) {
-        ngx_mail_policy_relay_fail(relay, "no write event");
-        return taken;
+    if (relay->blocked) {
+        relay->blocked_since = ngx_current_msec;
+
+        if (ngx_handle_write_event(c->write, 0) != NGX_OK) {
+            ngx_mail_policy_relay_fail(relay, "no write event");
+            return taken;
+        }
     }
 
     ngx_mail_policy_relay_timers(relay);
@@ -173,7 +180,10 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
 ngx_uint_t
 ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 {
-    return !relay->failing && !relay->closed && !relay->in_body;
+    /* RFC 9422: a relay may say how many transactions it takes */
+
+    return !relay->failing && !relay->closed && !relay->in_body
+           && (relay->ehlo.mailmax == 0 || relay->mails < relay->ehlo.mailmax);
 }
 
 
@@ -192,7 +202,7 @@ ngx_mail_policy_relay_quit(ngx_mail_policy_relay_t *relay)
     relay->stage = NGX_MAIL_POLICY_RELAY_QUIT;
 
     if (ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_QUIT, NULL,
-                                      NULL, NULL)
+                                      NULL)
         != NGX_OK)
     {
         ngx_mail_policy_relay_close(relay);
@@ -491,6 +501,8 @@ ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay)
         && relay->handlers)
     {
         relay->blocked = 0;
+        mpol_pace_spent(&relay->pace,
+                        ngx_current_msec - relay->blocked_since);
         relay->handlers->writable(relay->data);
     }
 }
@@ -605,7 +617,13 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
     timeout = (relay->stage == NGX_MAIL_POLICY_RELAY_QUIT)
               ? NGX_MAIL_POLICY_RELAY_LINGER : relay->conf.reply_timeout;
 
-    if (relay->out_sent < relay->out_len || relay->blocked) {
+    if (relay->blocked) {
+
+        /* octets that it takes now and then do not begin the wait anew */
+
+        ngx_add_timer(c->write, (ngx_msec_t) relay->pace.left);
+
+    } else if (relay->out_sent < relay->out_len) {
         ngx_add_timer(c->write, timeout);
 
     } else if (c->write->timer_set) {

@@ -10,7 +10,9 @@
  *
  * Commands may be given at once after open(): they wait until the relay is
  * ready, then go out in order, pipelined if the relay offers PIPELINING
- * (RFC 2920), one after the other if not.
+ * (RFC 2920), one after the other if not.  Parameters that the relay does not
+ * offer are left out where that loses nothing but a service (SIZE, DSN: RFC
+ * 3461 section 5.2.2); a message that it cannot take is refused here.
  *
  * Callbacks come from the relay's own events only, never from within a call
  * of the owner.  The owner may close() in a callback.  Each command that was
@@ -28,12 +30,14 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 
+#include "mpol_pace.h"
 #include "mpol_reply.h"
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_upstream.h"
 
 
-#define NGX_MAIL_POLICY_RELAY_BUFFER  4096
+#define NGX_MAIL_POLICY_RELAY_BUFFER   4096
+#define NGX_MAIL_POLICY_RELAY_REFUSAL  400      /* of its text: what is kept */
 
 
 /* the stages of a dialogue, in their order */
@@ -72,6 +76,7 @@ typedef struct {
     ngx_msec_t                         connect_timeout;
     ngx_msec_t                         reply_timeout;
     ngx_msec_t                         final_timeout;
+    size_t                             min_data_rate; /* that it takes */
     ngx_uint_t                         xclient;   /* use it where offered */
     ngx_str_t                          name;      /* ours, for EHLO */
     ngx_log_t                         *log;       /* the server's, not the
@@ -82,17 +87,28 @@ typedef struct {
 /* MAIL's parameters; strings are borrowed until the command is answered */
 typedef struct {
     ngx_str_t                          sender;    /* without brackets */
+    ngx_str_t                          envid;     /* xtext; empty: none */
     uint64_t                           size;      /* 0: not declared */
     ngx_uint_t                         body;      /* MPOL_BODY_... */
+    ngx_uint_t                         ret;       /* MPOL_RET_..., 0: none */
+    unsigned                           smtputf8:1;
 } ngx_mail_policy_relay_mail_t;
+
+
+/* RCPT's, likewise */
+typedef struct {
+    ngx_str_t                          address;
+    ngx_str_t                          orcpt;     /* "type;xtext" */
+    ngx_uint_t                         notify;    /* MPOL_NOTIFY_... */
+} ngx_mail_policy_relay_rcpt_t;
 
 
 typedef struct {
     ngx_queue_t                        queue;
     ngx_mail_policy_relay_stage_e      stage;
     void                              *tag;       /* NULL: forgotten */
-    ngx_mail_policy_relay_mail_t      *mail;
-    ngx_str_t                          address;   /* RCPT's */
+    void                              *argument;  /* ..._relay_mail_t or
+                                                     ..._relay_rcpt_t */
 } ngx_mail_policy_relay_command_t;
 
 
@@ -115,6 +131,17 @@ typedef struct {
     ngx_queue_t                        sent;      /* awaiting their replies */
     ngx_queue_t                        free;
     ngx_uint_t                         outstanding;
+    ngx_uint_t                         mails;     /* MAIL commands so far */
+
+    ngx_uint_t                         chunks;    /* BDATs without reply */
+    mpol_reply_t                       refused;   /* one of them, code 0: none;
+                                                     the message stands for the
+                                                     text, in refused_text */
+    u_char                             refused_text[
+                                              NGX_MAIL_POLICY_RELAY_REFUSAL];
+
+    mpol_pace_t                        pace;      /* of taking a body */
+    ngx_msec_t                         blocked_since;
 
     u_char                            *out;       /* on the heap */
     size_t                             out_len;
@@ -127,7 +154,9 @@ typedef struct {
     ngx_event_t                        failure;   /* posted */
 
     unsigned                           in_transaction:1; /* MAIL was sent */
-    unsigned                           in_body:1; /* from 354 to final() */
+    unsigned                           in_body:1; /* from 354 or chunks() to
+                                                     final() */
+    unsigned                           chunked:1; /* the body is, or was */
     unsigned                           blocked:1; /* body() waits */
     unsigned                           busy:1;    /* in a handler of ours */
     unsigned                           closed:1;  /* free when not busy */
@@ -148,18 +177,29 @@ ngx_mail_policy_relay_t *ngx_mail_policy_relay_open(
 ngx_int_t ngx_mail_policy_relay_mail(ngx_mail_policy_relay_t *relay,
     void *tag, ngx_mail_policy_relay_mail_t *mail);
 ngx_int_t ngx_mail_policy_relay_rcpt(ngx_mail_policy_relay_t *relay,
-    void *tag, ngx_str_t *address);
+    void *tag, ngx_mail_policy_relay_rcpt_t *rcpt);
 ngx_int_t ngx_mail_policy_relay_data(ngx_mail_policy_relay_t *relay,
     void *tag);
 
 /*
- * Between DATA's 354 and final(): sends what fits now, without a copy.
- * Returns the number of octets taken; fewer than len: writable() will come.
+ * RFC 3030 instead of DATA: 1 if the relay is ready and takes chunks; begins
+ * a body of them; tells that a whole "BDAT" without LAST goes out with the
+ * next body(), whose reply nobody waits for.  A refusal comes as a reply of
+ * stage BODY, or in the place of the final one.
+ */
+ngx_uint_t ngx_mail_policy_relay_chunking(ngx_mail_policy_relay_t *relay);
+void ngx_mail_policy_relay_chunks(ngx_mail_policy_relay_t *relay);
+void ngx_mail_policy_relay_chunk(ngx_mail_policy_relay_t *relay);
+
+/*
+ * Between DATA's 354, or chunks(), and final(): sends what fits now, without
+ * a copy.  Returns the number of octets taken; fewer than len: writable() will
+ * come.
  */
 size_t ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay,
     u_char *data, size_t len);
 
-/* the body and its final dot have been taken: waits for the reply to it */
+/* the body and its final dot or LAST have been taken: waits for the reply */
 ngx_int_t ngx_mail_policy_relay_final(ngx_mail_policy_relay_t *relay,
     void *tag);
 
@@ -185,8 +225,7 @@ void ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay);
 
 /* puts a command into the queue */
 ngx_int_t ngx_mail_policy_relay_command(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_stage_e stage, void *tag,
-    ngx_mail_policy_relay_mail_t *mail, ngx_str_t *address);
+    ngx_mail_policy_relay_stage_e stage, void *tag, void *argument);
 
 /*
  * Formats what may be sent now.  NGX_OK, or NGX_ERROR: the relay failed, or

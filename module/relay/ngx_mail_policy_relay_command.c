@@ -28,14 +28,25 @@
 #define NGX_MAIL_POLICY_RELAY_WINDOW   128      /* commands in flight */
 
 
+static void ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_early_reply(
     ngx_mail_policy_relay_t *relay, mpol_reply_t *reply);
+static void ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply);
 static ngx_int_t ngx_mail_policy_relay_judge(ngx_mail_policy_relay_t *relay,
     ngx_mail_policy_relay_stage_e stage, mpol_reply_t *reply);
+static ngx_uint_t ngx_mail_policy_relay_cannot(ngx_mail_policy_relay_t *relay,
+    ngx_mail_policy_relay_command_t *cmd, mpol_reply_t *refusal);
+static void ngx_mail_policy_relay_refusal(mpol_reply_t *refusal,
+    ngx_uint_t code, const char *status, const char *message);
 static ngx_int_t ngx_mail_policy_relay_format(ngx_mail_policy_relay_t *relay,
     ngx_mail_policy_relay_command_t *cmd);
 static ngx_int_t ngx_mail_policy_relay_format_mail(
     ngx_mail_policy_relay_t *relay, ngx_mail_policy_relay_mail_t *mail);
+static ngx_int_t ngx_mail_policy_relay_format_rcpt(
+    ngx_mail_policy_relay_t *relay, ngx_mail_policy_relay_rcpt_t *rcpt);
+static u_char *ngx_mail_policy_relay_format_notify(u_char *p,
+    ngx_uint_t notify);
 
 
 ngx_int_t
@@ -43,16 +54,16 @@ ngx_mail_policy_relay_mail(ngx_mail_policy_relay_t *relay, void *tag,
     ngx_mail_policy_relay_mail_t *mail)
 {
     return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_MAIL,
-                                         tag, mail, NULL);
+                                         tag, mail);
 }
 
 
 ngx_int_t
 ngx_mail_policy_relay_rcpt(ngx_mail_policy_relay_t *relay, void *tag,
-    ngx_str_t *address)
+    ngx_mail_policy_relay_rcpt_t *rcpt)
 {
     return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_RCPT,
-                                         tag, NULL, address);
+                                         tag, rcpt);
 }
 
 
@@ -60,7 +71,47 @@ ngx_int_t
 ngx_mail_policy_relay_data(ngx_mail_policy_relay_t *relay, void *tag)
 {
     return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_DATA,
-                                         tag, NULL, NULL);
+                                         tag, NULL);
+}
+
+
+/* chunks follow each other without waiting, so PIPELINING is needed too */
+
+ngx_uint_t
+ngx_mail_policy_relay_chunking(ngx_mail_policy_relay_t *relay)
+{
+    return relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
+           && (relay->ehlo.extensions & MPOL_RELAY_CHUNKING)
+           && (relay->ehlo.extensions & MPOL_RELAY_PIPELINING);
+}
+
+
+void
+ngx_mail_policy_relay_chunks(ngx_mail_policy_relay_t *relay)
+{
+    ngx_mail_policy_relay_begin_body(relay);
+
+    relay->chunked = 1;
+    relay->chunks = 0;
+}
+
+
+void
+ngx_mail_policy_relay_chunk(ngx_mail_policy_relay_t *relay)
+{
+    relay->chunks++;
+}
+
+
+static void
+ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay)
+{
+    relay->in_body = 1;
+    relay->chunked = 0;
+    relay->refused.code = 0;
+
+    mpol_pace_init(&relay->pace, relay->conf.reply_timeout,
+                   relay->conf.min_data_rate);
 }
 
 
@@ -70,7 +121,7 @@ ngx_mail_policy_relay_final(ngx_mail_policy_relay_t *relay, void *tag)
     ngx_mail_policy_relay_command_t  *cmd;
 
     if (ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_FINAL, tag,
-                                      NULL, NULL)
+                                      NULL)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -115,7 +166,7 @@ ngx_mail_policy_relay_rset(ngx_mail_policy_relay_t *relay)
     {
         cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
         cmd->tag = NULL;
-        cmd->mail = NULL;
+        cmd->argument = NULL;
     }
 
     if (!relay->in_transaction) {
@@ -123,7 +174,7 @@ ngx_mail_policy_relay_rset(ngx_mail_policy_relay_t *relay)
     }
 
     return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_RSET,
-                                         NULL, NULL, NULL);
+                                         NULL, NULL);
 }
 
 
@@ -137,6 +188,13 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     ngx_queue_t                      *q;
     ngx_mail_policy_relay_stage_e     stage;
     ngx_mail_policy_relay_command_t  *cmd;
+
+    /* in the order of the commands: all before LAST's, the only one in sent */
+
+    if (relay->chunks) {
+        ngx_mail_policy_relay_chunk_reply(relay, reply);
+        return;
+    }
 
     if (ngx_queue_empty(&relay->sent)) {
         ngx_mail_policy_relay_early_reply(relay, reply);
@@ -173,11 +231,24 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
         break;
 
     case NGX_MAIL_POLICY_RELAY_DATA:
-        relay->in_body = (reply->code < 400);
+
+        if (reply->code < 400) {
+            ngx_mail_policy_relay_begin_body(relay);
+        }
+
         break;
 
     case NGX_MAIL_POLICY_RELAY_FINAL:
-        relay->in_transaction = 0;
+        /* RFC 3030, section 2: a refused BDAT leaves it to RSET */
+
+        relay->in_transaction = (relay->chunked && reply->code >= 400);
+
+        /* what LAST is told after a refused chunk is only a consequence */
+
+        if (reply->code >= 400 && relay->refused.code) {
+            reply = &relay->refused;
+        }
+
         break;
 
     case NGX_MAIL_POLICY_RELAY_QUIT:
@@ -197,6 +268,53 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     if (tag && relay->handlers) {
         relay->handlers->reply(relay->data, stage, tag, reply);
     }
+}
+
+
+/*
+ * The reply to a chunk that is not the last.  Once LAST is out, its reply
+ * alone tells what became of the message.
+ */
+
+static void
+ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply)
+{
+    mpol_reply_t  *refused;
+
+    relay->chunks--;
+
+    if (reply->code < 300) {
+        return;
+    }
+
+    if (ngx_queue_empty(&relay->sent) || reply->code < 400) {
+        relay->chunks = 0;
+        ngx_mail_policy_relay_early_reply(relay, reply);
+        return;
+    }
+
+    refused = &relay->refused;
+
+    if (refused->code) {
+        return;
+    }
+
+    /* the relay's buffer is used again; of a text, the beginning will do */
+
+    refused->code = reply->code;
+
+    refused->status.len = reply->status.len;
+    refused->status.data = relay->refused_text;
+
+    refused->message.len = ngx_min(reply->message.len,
+                                   NGX_MAIL_POLICY_RELAY_REFUSAL
+                                   - reply->status.len);
+    refused->message.data = relay->refused_text + reply->status.len;
+
+    ngx_memcpy(relay->refused_text, reply->status.data, reply->status.len);
+    ngx_memcpy(relay->refused_text + reply->status.len, reply->message.data,
+               refused->message.len);
 }
 
 
@@ -255,7 +373,6 @@ ngx_mail_policy_relay_judge(ngx_mail_policy_relay_t *relay,
 ngx_int_t
 ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay)
 {
-    ngx_int_t                         rc;
     ngx_uint_t                        window;
     mpol_reply_t                      refusal;
     ngx_queue_t                      *q;
@@ -269,29 +386,10 @@ ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay)
         q = ngx_queue_head(&relay->waiting);
         cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
 
-        rc = ngx_mail_policy_relay_format(relay, cmd);
+        if (ngx_mail_policy_relay_cannot(relay, cmd, &refusal)) {
 
-        if (rc == NGX_ERROR) {
-            ngx_mail_policy_relay_fail(relay, "no memory");
-            return NGX_ERROR;
-        }
-
-        ngx_queue_remove(q);
-
-        if (rc == NGX_DECLINED) {
-
-            /* RFC 6152: what the relay cannot take is refused here */
-
+            ngx_queue_remove(q);
             ngx_queue_insert_tail(&relay->free, q);
-
-            ngx_memzero(&refusal, sizeof(mpol_reply_t));
-            refusal.code = 554;
-            refusal.status.data = (u_char *) "5.6.3";
-            refusal.status.len = 5;
-            refusal.message.data = (u_char *) "8BITMIME is not offered for "
-                                              "this destination";
-            refusal.message.len = sizeof("8BITMIME is not offered for this "
-                                         "destination") - 1;
 
             relay->handlers->reply(relay->data, cmd->stage, cmd->tag,
                                    &refusal);
@@ -303,6 +401,12 @@ ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay)
             continue;
         }
 
+        if (ngx_mail_policy_relay_format(relay, cmd) != NGX_OK) {
+            ngx_mail_policy_relay_fail(relay, "no memory");
+            return NGX_ERROR;
+        }
+
+        ngx_queue_remove(q);
         ngx_queue_insert_tail(&relay->sent, q);
         relay->outstanding++;
     }
@@ -311,7 +415,67 @@ ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay)
 }
 
 
-/* NGX_OK; NGX_DECLINED: the relay cannot take it; NGX_ERROR: no memory */
+/*
+ * RFC 6152, RFC 6531 section 3.5, RFC 3030 section 3: a message that the relay
+ * cannot take as it is, is refused, never sent in another form.
+ */
+
+static ngx_uint_t
+ngx_mail_policy_relay_cannot(ngx_mail_policy_relay_t *relay,
+    ngx_mail_policy_relay_command_t *cmd, mpol_reply_t *refusal)
+{
+    ngx_uint_t                     extensions;
+    ngx_mail_policy_relay_mail_t  *mail;
+
+    if (cmd->stage != NGX_MAIL_POLICY_RELAY_MAIL) {
+        return 0;
+    }
+
+    mail = cmd->argument;
+    extensions = relay->ehlo.extensions;
+
+    if (mail->smtputf8 && !(extensions & MPOL_RELAY_SMTPUTF8)) {
+        ngx_mail_policy_relay_refusal(refusal, 550, "5.6.7",
+                        "SMTPUTF8 is not offered for this destination");
+        return 1;
+    }
+
+    if (mail->body == MPOL_BODY_8BITMIME
+        && !(extensions & MPOL_RELAY_8BITMIME))
+    {
+        ngx_mail_policy_relay_refusal(refusal, 554, "5.6.3",
+                        "8BITMIME is not offered for this destination");
+        return 1;
+    }
+
+    if (mail->body == MPOL_BODY_BINARYMIME
+        && (!(extensions & MPOL_RELAY_BINARYMIME)
+            || !ngx_mail_policy_relay_chunking(relay)))
+    {
+        ngx_mail_policy_relay_refusal(refusal, 554, "5.6.3",
+                        "BINARYMIME is not offered for this destination");
+        return 1;
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_mail_policy_relay_refusal(mpol_reply_t *refusal, ngx_uint_t code,
+    const char *status, const char *message)
+{
+    ngx_memzero(refusal, sizeof(mpol_reply_t));
+
+    refusal->code = code;
+    refusal->status.data = (u_char *) status;
+    refusal->status.len = ngx_strlen(status);
+    refusal->message.data = (u_char *) message;
+    refusal->message.len = ngx_strlen(message);
+}
+
+
+/* NGX_OK, or NGX_ERROR: no memory */
 
 static ngx_int_t
 ngx_mail_policy_relay_format(ngx_mail_policy_relay_t *relay,
@@ -322,35 +486,28 @@ ngx_mail_policy_relay_format(ngx_mail_policy_relay_t *relay,
     switch (cmd->stage) {
 
     case NGX_MAIL_POLICY_RELAY_MAIL:
-        return ngx_mail_policy_relay_format_mail(relay, cmd->mail);
+        return ngx_mail_policy_relay_format_mail(relay, cmd->argument);
 
     case NGX_MAIL_POLICY_RELAY_RCPT:
-        p = ngx_mail_policy_relay_reserve(relay, sizeof("RCPT TO:<>" CRLF) - 1
-                                                 + cmd->address.len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        last = ngx_sprintf(p, "RCPT TO:<%V>" CRLF, &cmd->address);
-        break;
+        return ngx_mail_policy_relay_format_rcpt(relay, cmd->argument);
 
     case NGX_MAIL_POLICY_RELAY_RSET:
         relay->in_transaction = 0;
-
-        /* fall through */
+        break;
 
     default:
-        p = ngx_mail_policy_relay_reserve(relay, sizeof("DATA" CRLF) - 1);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        last = ngx_sprintf(p, "%s" CRLF,
-                           cmd->stage == NGX_MAIL_POLICY_RELAY_DATA ? "DATA"
-                           : cmd->stage == NGX_MAIL_POLICY_RELAY_RSET ? "RSET"
-                           : "QUIT");
         break;
     }
+
+    p = ngx_mail_policy_relay_reserve(relay, sizeof("DATA" CRLF) - 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = ngx_sprintf(p, "%s" CRLF,
+                       cmd->stage == NGX_MAIL_POLICY_RELAY_DATA ? "DATA"
+                       : cmd->stage == NGX_MAIL_POLICY_RELAY_RSET ? "RSET"
+                       : "QUIT");
 
     ngx_mail_policy_relay_written(relay, last - p);
 
@@ -362,33 +519,47 @@ static ngx_int_t
 ngx_mail_policy_relay_format_mail(ngx_mail_policy_relay_t *relay,
     ngx_mail_policy_relay_mail_t *mail)
 {
-    u_char  *p, *last;
+    u_char      *p, *last;
+    ngx_uint_t   extensions;
 
-    if (mail->body == MPOL_BODY_8BITMIME
-        && !(relay->ehlo.extensions & MPOL_RELAY_8BITMIME))
-    {
-        return NGX_DECLINED;
-    }
+    static char  *bodies[] = { "", "7BIT", "8BITMIME", "BINARYMIME" };
+
+    extensions = relay->ehlo.extensions;
 
     p = ngx_mail_policy_relay_reserve(relay,
-                               sizeof("MAIL FROM:<> SIZE= BODY=8BITMIME" CRLF)
-                               - 1 + NGX_INT64_LEN + mail->sender.len);
+                                      sizeof("MAIL FROM:<> SIZE= RET=FULL "
+                                             "BODY=BINARYMIME SMTPUTF8 "
+                                             "ENVID=" CRLF) - 1
+                                      + NGX_INT64_LEN + mail->sender.len
+                                      + mail->envid.len);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     last = ngx_sprintf(p, "MAIL FROM:<%V>", &mail->sender);
 
-    if (mail->size && (relay->ehlo.extensions & MPOL_RELAY_SIZE)) {
+    if (mail->size && (extensions & MPOL_RELAY_SIZE)) {
         last = ngx_sprintf(last, " SIZE=%uL", mail->size);
     }
 
     if (mail->body != MPOL_BODY_UNSET
-        && (relay->ehlo.extensions & MPOL_RELAY_8BITMIME))
+        && (mail->body == MPOL_BODY_BINARYMIME
+            || (extensions & MPOL_RELAY_8BITMIME)))
     {
-        last = ngx_sprintf(last, " BODY=%s",
-                           mail->body == MPOL_BODY_8BITMIME ? "8BITMIME"
-                                                            : "7BIT");
+        last = ngx_sprintf(last, " BODY=%s", bodies[mail->body]);
+    }
+
+    if (mail->smtputf8) {
+        last = ngx_cpymem(last, " SMTPUTF8", sizeof(" SMTPUTF8") - 1);
+    }
+
+    if (mail->ret && (extensions & MPOL_RELAY_DSN)) {
+        last = ngx_sprintf(last, " RET=%s",
+                           mail->ret == MPOL_RET_FULL ? "FULL" : "HDRS");
+    }
+
+    if (mail->envid.len && (extensions & MPOL_RELAY_DSN)) {
+        last = ngx_sprintf(last, " ENVID=%V", &mail->envid);
     }
 
     last = ngx_cpymem(last, CRLF, 2);
@@ -396,15 +567,75 @@ ngx_mail_policy_relay_format_mail(ngx_mail_policy_relay_t *relay,
     ngx_mail_policy_relay_written(relay, last - p);
 
     relay->in_transaction = 1;
+    relay->mails++;
 
     return NGX_OK;
 }
 
 
+static ngx_int_t
+ngx_mail_policy_relay_format_rcpt(ngx_mail_policy_relay_t *relay,
+    ngx_mail_policy_relay_rcpt_t *rcpt)
+{
+    u_char  *p, *last;
+
+    p = ngx_mail_policy_relay_reserve(relay,
+                                      sizeof("RCPT TO:<> NOTIFY=SUCCESS,"
+                                             "FAILURE,DELAY ORCPT=" CRLF) - 1
+                                      + rcpt->address.len + rcpt->orcpt.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = ngx_sprintf(p, "RCPT TO:<%V>", &rcpt->address);
+
+    if (relay->ehlo.extensions & MPOL_RELAY_DSN) {
+
+        if (rcpt->notify) {
+            last = ngx_mail_policy_relay_format_notify(last, rcpt->notify);
+        }
+
+        if (rcpt->orcpt.len) {
+            last = ngx_sprintf(last, " ORCPT=%V", &rcpt->orcpt);
+        }
+    }
+
+    last = ngx_cpymem(last, CRLF, 2);
+
+    ngx_mail_policy_relay_written(relay, last - p);
+
+    return NGX_OK;
+}
+
+
+static u_char *
+ngx_mail_policy_relay_format_notify(u_char *p, ngx_uint_t notify)
+{
+    if (notify & MPOL_NOTIFY_NEVER) {
+        return ngx_cpymem(p, " NOTIFY=NEVER", sizeof(" NOTIFY=NEVER") - 1);
+    }
+
+    p = ngx_cpymem(p, " NOTIFY=", sizeof(" NOTIFY=") - 1);
+
+    if (notify & MPOL_NOTIFY_SUCCESS) {
+        p = ngx_cpymem(p, "SUCCESS,", sizeof("SUCCESS,") - 1);
+    }
+
+    if (notify & MPOL_NOTIFY_FAILURE) {
+        p = ngx_cpymem(p, "FAILURE,", sizeof("FAILURE,") - 1);
+    }
+
+    if (notify & MPOL_NOTIFY_DELAY) {
+        p = ngx_cpymem(p, "DELAY,", sizeof("DELAY,") - 1);
+    }
+
+    return p - 1;
+}
+
+
 ngx_int_t
 ngx_mail_policy_relay_command(ngx_mail_policy_relay_t *relay,
-    ngx_mail_policy_relay_stage_e stage, void *tag,
-    ngx_mail_policy_relay_mail_t *mail, ngx_str_t *address)
+    ngx_mail_policy_relay_stage_e stage, void *tag, void *argument)
 {
     ngx_queue_t                      *q;
     ngx_mail_policy_relay_command_t  *cmd;
@@ -423,11 +654,7 @@ ngx_mail_policy_relay_command(ngx_mail_policy_relay_t *relay,
 
     cmd->stage = stage;
     cmd->tag = tag;
-    cmd->mail = mail;
-
-    if (address) {
-        cmd->address = *address;
-    }
+    cmd->argument = argument;
 
     ngx_queue_insert_tail(&relay->waiting, &cmd->queue);
 

@@ -96,6 +96,7 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
         }
 
         mpol_ehlo_parse(relay->in, relay->in_len, &relay->ehlo);
+        ngx_mail_policy_upstream_learn(relay->peer, &relay->ehlo);
 
         if (relay->conf.xclient
             && (relay->ehlo.extensions & MPOL_RELAY_XCLIENT)
@@ -198,10 +199,12 @@ ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
     if (p == start + sizeof("XCLIENT") - 1) {
         relay->xclient_sent |= 1U << 31;
 
+        /* a client may call itself anything */
+
         return ngx_mail_policy_relay_ehlo(relay,
-                                          relay->envelope->helo.len
-                                          ? &relay->envelope->helo
-                                          : &relay->conf.name);
+                               mpol_domain_valid(relay->envelope->helo.data,
+                                                 relay->envelope->helo.len)
+                               ? &relay->envelope->helo : &relay->conf.name);
     }
 
     p = ngx_cpymem(p, CRLF, 2);
@@ -286,7 +289,9 @@ static void
 ngx_mail_policy_xclient_helo(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
     u_char *buf)
 {
-    *value = e->helo;
+    if (mpol_hostname_clean(e->helo.data, e->helo.len)) {
+        *value = e->helo;
+    }
 }
 
 

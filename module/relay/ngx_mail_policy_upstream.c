@@ -608,3 +608,41 @@ ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,
                       &peer->name, peer->fail_timeout);
     }
 }
+
+
+void
+ngx_mail_policy_upstream_learn(ngx_mail_policy_peer_t *peer, mpol_ehlo_t *ehlo)
+{
+    peer->known = 1;
+    peer->extensions = ehlo->extensions;
+    peer->size = ehlo->size;
+}
+
+
+void
+ngx_mail_policy_upstream_offers(ngx_mail_policy_upstream_t *upstream,
+    ngx_uint_t *lacking, ngx_uint_t *unknown, uint64_t *size)
+{
+    ngx_uint_t               i;
+    ngx_mail_policy_peer_t  *peer;
+
+    peer = upstream->peers.elts;
+
+    for (i = 0; i < upstream->peers.nelts; i++) {
+
+        if (peer[i].down) {
+            continue;
+        }
+
+        if (!peer[i].known) {
+            *unknown = 1;
+            continue;
+        }
+
+        *lacking |= ~peer[i].extensions;
+
+        if (peer[i].size && (*size == 0 || peer[i].size < *size)) {
+            *size = peer[i].size;
+        }
+    }
+}

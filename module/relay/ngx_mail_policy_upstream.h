@@ -19,6 +19,8 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include "mpol_reply.h"
+
 
 typedef struct {
     struct sockaddr  *sockaddr;
@@ -35,6 +37,10 @@ typedef struct {
     ngx_uint_t        fails;
     time_t            accessed;
     time_t            checked;
+
+    uint64_t          size;             /* of a message; 0: no maximum */
+    ngx_uint_t        extensions;       /* MPOL_RELAY_..., of its last EHLO */
+    unsigned          known:1;          /* ... which it has answered */
 
     unsigned          backup:1;
     unsigned          down:1;
@@ -75,6 +81,20 @@ ngx_mail_policy_peer_t *ngx_mail_policy_upstream_get(
 /* tells how it went with a peer that was got; failed: it could not serve */
 void ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,
     ngx_uint_t failed);
+
+
+/* keeps what a peer's EHLO has offered */
+void ngx_mail_policy_upstream_learn(ngx_mail_policy_peer_t *peer,
+    mpol_ehlo_t *ehlo);
+
+/*
+ * What is known of a group, joined to what is known of others: *lacking gets
+ * the MPOL_RELAY_... that some peer of it is known not to offer, *unknown is
+ * set if there is one that has not been asked yet, *size becomes the smallest
+ * maximum (0: none).
+ */
+void ngx_mail_policy_upstream_offers(ngx_mail_policy_upstream_t *upstream,
+    ngx_uint_t *lacking, ngx_uint_t *unknown, uint64_t *size);
 
 
 #endif /* NGX_MAIL_POLICY_UPSTREAM_H */

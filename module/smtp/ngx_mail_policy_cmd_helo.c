@@ -19,6 +19,10 @@
 
 
 static ngx_int_t ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_ehlo_offers(ngx_mail_policy_session_t *s,
+    uint64_t *size);
+static ngx_int_t ngx_mail_policy_cmd_foreign(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
 static ngx_int_t ngx_mail_policy_cmd_refused(ngx_mail_policy_session_t *s,
     mpol_command_t *cmd);
 static ngx_int_t ngx_mail_policy_cmd_no_args(ngx_mail_policy_session_t *s,
@@ -27,40 +31,49 @@ static ngx_uint_t ngx_mail_policy_starttls_offered(
     ngx_mail_policy_session_t *s);
 
 
+/* check, proceed; then: pipelined, clear, last, junk */
+
 ngx_mail_policy_command_t  ngx_mail_policy_commands[] = {
 
-    { MPOL_CMD_EHLO, NULL, ngx_mail_policy_cmd_helo, 0, 1 },
+    { MPOL_CMD_EHLO, NULL, ngx_mail_policy_cmd_helo, 0, 1, 1, 1 },
 
-    { MPOL_CMD_HELO, NULL, ngx_mail_policy_cmd_helo, 0, 1 },
+    { MPOL_CMD_HELO, NULL, ngx_mail_policy_cmd_helo, 0, 0, 1, 1 },
 
     { MPOL_CMD_STARTTLS, ngx_mail_policy_cmd_starttls_check,
-      ngx_mail_policy_cmd_starttls, 0, 1 },
+      ngx_mail_policy_cmd_starttls, 0, 1, 1, 0 },
 
     { MPOL_CMD_AUTH, ngx_mail_policy_cmd_auth_check,
-      ngx_mail_policy_cmd_auth, 0, 0 },
+      ngx_mail_policy_cmd_auth, 0, 0, 1, 0 },
 
     { MPOL_CMD_MAIL, ngx_mail_policy_cmd_mail_check,
-      ngx_mail_policy_cmd_mail, 0, 0 },
+      ngx_mail_policy_cmd_mail, 0, 0, 0, 0 },
 
     { MPOL_CMD_RCPT, ngx_mail_policy_cmd_rcpt_check,
-      ngx_mail_policy_cmd_rcpt, 1, 0 },
+      ngx_mail_policy_cmd_rcpt, 1, 0, 0, 0 },
 
     { MPOL_CMD_DATA, ngx_mail_policy_cmd_data_check,
-      ngx_mail_policy_cmd_data, 0, 0 },
+      ngx_mail_policy_cmd_data, 0, 0, 1, 0 },
+
+    /* judges TLS itself: its octets must not become commands */
+
+    { MPOL_CMD_BDAT, ngx_mail_policy_cmd_bdat_check,
+      ngx_mail_policy_cmd_bdat, 0, 1, 0, 0 },
 
     { MPOL_CMD_RSET, ngx_mail_policy_cmd_no_args,
-      ngx_mail_policy_cmd_rset, 0, 1 },
+      ngx_mail_policy_cmd_rset, 0, 0, 0, 1 },
 
-    { MPOL_CMD_NOOP, NULL, ngx_mail_policy_cmd_noop, 0, 1 },
+    { MPOL_CMD_NOOP, NULL, ngx_mail_policy_cmd_noop, 0, 1, 0, 1 },
 
-    { MPOL_CMD_VRFY, NULL, ngx_mail_policy_cmd_vrfy, 0, 0 },
+    { MPOL_CMD_VRFY, NULL, ngx_mail_policy_cmd_vrfy, 0, 0, 0, 1 },
 
     { MPOL_CMD_QUIT, ngx_mail_policy_cmd_no_args,
-      ngx_mail_policy_cmd_quit, 0, 1 },
+      ngx_mail_policy_cmd_quit, 0, 1, 0, 0 },
+
+    { MPOL_CMD_FOREIGN, NULL, ngx_mail_policy_cmd_foreign, 0, 1, 0, 0 },
 
     /* the last one takes all others */
 
-    { MPOL_CMD_UNKNOWN, NULL, ngx_mail_policy_cmd_refused, 0, 1 }
+    { MPOL_CMD_UNKNOWN, NULL, ngx_mail_policy_cmd_refused, 0, 0, 0, 1 }
 };
 
 
@@ -117,15 +130,70 @@ ngx_mail_policy_cmd_helo(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 }
 
 
-/* what parser and configuration can do; what the relay cannot is seen later */
+/*
+ * What is offered is what the parser can do, the configuration allows, and no
+ * relay is known to lack: one that has not been asked yet is taken to offer
+ * what most do, as a client may bounce a message for want of it.
+ */
+
+static void
+ngx_mail_policy_ehlo_offers(ngx_mail_policy_session_t *s, uint64_t *size)
+{
+    ngx_uint_t                    i, lacking, unknown;
+    ngx_mail_policy_upstream_t  **upstream;
+
+    lacking = 0;
+    unknown = 0;
+    *size = s->conf->message_size;
+
+    if (s->conf->upstream) {
+        ngx_mail_policy_upstream_offers(s->conf->upstream, &lacking, &unknown,
+                                        size);
+
+    } else {
+        upstream = s->main_conf->upstreams.elts;
+
+        for (i = 0; i < s->main_conf->upstreams.nelts; i++) {
+            ngx_mail_policy_upstream_offers(upstream[i], &lacking, &unknown,
+                                            size);
+        }
+    }
+
+    s->extensions = s->conf->extensions;
+
+    if (lacking & MPOL_RELAY_8BITMIME) {
+        s->extensions &= ~MPOL_EXT_8BITMIME;
+    }
+
+    if (lacking & MPOL_RELAY_SMTPUTF8) {
+        s->extensions &= ~MPOL_EXT_SMTPUTF8;
+    }
+
+    if (lacking & MPOL_RELAY_DSN) {
+        s->extensions &= ~MPOL_EXT_DSN;
+    }
+
+    /* few offer it, and every client can do without */
+
+    if (unknown
+        || (lacking & (MPOL_RELAY_BINARYMIME|MPOL_RELAY_CHUNKING
+                       |MPOL_RELAY_PIPELINING)))
+    {
+        s->extensions &= ~MPOL_EXT_BINARYMIME;
+    }
+}
+
 
 static ngx_int_t
 ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s)
 {
+    uint64_t                     size;
     ngx_uint_t                   methods;
     ngx_mail_policy_srv_conf_t  *pscf;
 
     pscf = s->conf;
+
+    ngx_mail_policy_ehlo_offers(s, &size);
 
     ngx_mail_policy_reply(s, "250-%V", &s->core->server_name);
 
@@ -133,9 +201,9 @@ ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s)
         ngx_mail_policy_reply(s, "250-PIPELINING");
     }
 
-    if (pscf->extensions & MPOL_EXT_SIZE) {
-        if (pscf->message_size) {
-            ngx_mail_policy_reply(s, "250-SIZE %uz", pscf->message_size);
+    if (s->extensions & MPOL_EXT_SIZE) {
+        if (size) {
+            ngx_mail_policy_reply(s, "250-SIZE %uL", size);
 
         } else {
             ngx_mail_policy_reply(s, "250-SIZE");
@@ -160,8 +228,38 @@ ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s)
         ngx_mail_policy_reply(s, "250-ENHANCEDSTATUSCODES");
     }
 
-    ngx_mail_policy_reply(s, (pscf->extensions & MPOL_EXT_8BITMIME)
-                             ? "250 8BITMIME" : "250 HELP");
+    if (s->extensions & MPOL_EXT_8BITMIME) {
+        ngx_mail_policy_reply(s, "250-8BITMIME");
+    }
+
+    if (s->extensions & MPOL_EXT_SMTPUTF8) {
+        ngx_mail_policy_reply(s, "250-SMTPUTF8");
+    }
+
+    if (s->extensions & MPOL_EXT_DSN) {
+        ngx_mail_policy_reply(s, "250-DSN");
+    }
+
+    if (s->extensions & MPOL_EXT_CHUNKING) {
+        ngx_mail_policy_reply(s, "250-CHUNKING");
+    }
+
+    if (s->extensions & MPOL_EXT_BINARYMIME) {
+        ngx_mail_policy_reply(s, "250-BINARYMIME");
+    }
+
+    if (pscf->limits_offered) {
+        if (pscf->max_messages) {
+            ngx_mail_policy_reply(s, "250-LIMITS MAILMAX=%ui RCPTMAX=%ui",
+                                  pscf->max_messages, pscf->max_recipients);
+
+        } else {
+            ngx_mail_policy_reply(s, "250-LIMITS RCPTMAX=%ui",
+                                  pscf->max_recipients);
+        }
+    }
+
+    ngx_mail_policy_reply(s, "250 HELP");
 
     return NGX_OK;
 }
@@ -193,6 +291,11 @@ ngx_mail_policy_cmd_noop(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 ngx_int_t
 ngx_mail_policy_cmd_vrfy(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 {
+    if (cmd->arg.len == 0) {
+        ngx_mail_policy_session_error(s, "501 5.5.4 Syntax: VRFY address");
+        return NGX_OK;
+    }
+
     ngx_mail_policy_reply(s, "252 2.0.0 Cannot VRFY, send some mail");
 
     return NGX_OK;
@@ -222,22 +325,21 @@ ngx_mail_policy_cmd_no_args(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 
 
 static ngx_int_t
+ngx_mail_policy_cmd_foreign(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
+{
+    ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                  "client does not speak SMTP");
+
+    ngx_mail_policy_session_close(s, "421 4.7.0 This is an SMTP server");
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
 ngx_mail_policy_cmd_refused(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 {
     switch (cmd->verb) {
-
-    case MPOL_CMD_FOREIGN:
-        ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
-                      "client does not speak SMTP");
-        ngx_mail_policy_session_close(s, "421 4.7.0 This is an SMTP server");
-        return NGX_OK;
-
-    case MPOL_CMD_BDAT:
-
-        /* RFC 3030: its octets follow unasked, they must not be commands */
-
-        ngx_mail_policy_session_close(s, "502 5.5.1 BDAT not offered");
-        return NGX_OK;
 
     case MPOL_CMD_XCLIENT:
         ngx_mail_policy_session_error(s, "550 5.7.0 XCLIENT not allowed");
@@ -302,22 +404,7 @@ ngx_int_t
 ngx_mail_policy_cmd_starttls(ngx_mail_policy_session_t *s,
     mpol_command_t *cmd)
 {
-    const uint8_t  *end;
-
-    /* CVE-2011-0411: nothing that came in clear is read as if under TLS */
-
-    end = cmd->arg.data ? cmd->arg.data + cmd->arg.len
-                        : cmd->name.data + cmd->name.len;
-
-    while (end < s->in + s->in_last && *end != LF) {
-        end++;
-    }
-
-    if (end + 1 < s->in + s->in_last) {
-        ngx_mail_policy_session_close(s,
-                             "554 5.5.0 Commands pipelined after STARTTLS");
-        return NGX_OK;
-    }
+    /* CVE-2011-0411: it is the last of its group, so nothing follows */
 
     ngx_mail_policy_session_reset(s);
 

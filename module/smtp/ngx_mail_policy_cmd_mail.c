@@ -48,6 +48,15 @@ ngx_mail_policy_cmd_mail_check(ngx_mail_policy_session_t *s,
         return NGX_DECLINED;
     }
 
+    /* RFC 9422, section 4.1 */
+
+    if (s->conf->max_messages && s->transactions >= s->conf->max_messages) {
+        ngx_mail_policy_session_trailing(s);
+        ngx_mail_policy_session_error(s,
+                                 "451 4.5.3 Too many messages in a session");
+        return NGX_DECLINED;
+    }
+
     return NGX_OK;
 }
 
@@ -62,10 +71,9 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 
     /* what a client may have pipelined, should this MAIL be refused */
 
-    s->trailing = s->conf->max_recipients + 1;
+    ngx_mail_policy_session_trailing(s);
 
-    rc = mpol_mail_parse(cmd->arg.data, cmd->arg.len,
-                         s->esmtp ? s->conf->extensions : 0, &mail);
+    rc = mpol_mail_parse(cmd->arg.data, cmd->arg.len, s->extensions, &mail);
     if (rc != MPOL_OK) {
         ngx_mail_policy_argument_error(s, rc, 0);
         return NGX_OK;
@@ -84,6 +92,8 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
            != NGX_OK
         || ngx_mail_policy_copy_lower(t->pool, &mail.path.domain,
                                       &e->sender_domain)
+           != NGX_OK
+        || ngx_mail_policy_copy(t->pool, &mail.envid, &t->mail.envid)
            != NGX_OK)
     {
         ngx_mail_policy_transaction_finalize(t, NGX_MAIL_POLICY_ABORTED);
@@ -95,6 +105,8 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     t->mail.sender = e->sender;
     t->mail.size = e->message_size;
     t->mail.body = mail.body;
+    t->mail.ret = mail.ret;
+    t->mail.smtputf8 = mail.smtputf8;
 
     if (s->conf->message_size && e->message_size > s->conf->message_size) {
         ngx_mail_policy_due_add(s, &t->due);
@@ -114,6 +126,11 @@ ngx_mail_policy_cmd_rcpt_check(ngx_mail_policy_session_t *s,
 {
     if (s->transaction == NULL) {
         ngx_mail_policy_session_no_mail(s);
+        return NGX_DECLINED;
+    }
+
+    if (s->transaction->bdat) {
+        ngx_mail_policy_session_error(s, "503 5.5.1 Recipient after BDAT");
         return NGX_DECLINED;
     }
 
@@ -140,15 +157,27 @@ ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 {
     int                             rc;
     mpol_rcpt_t                     parsed;
+    ngx_uint_t                      offered;
     ngx_mail_policy_rcpt_t         *rcpt;
     ngx_mail_policy_transaction_t  *t;
 
     t = s->transaction;
 
-    rc = mpol_rcpt_parse(cmd->arg.data, cmd->arg.len,
-                         s->esmtp ? s->conf->extensions : 0, &parsed);
+    /* RFC 6531: what MAIL has said holds for the recipients */
+
+    offered = s->extensions & ~(t->mail.smtputf8 ? 0 : MPOL_EXT_SMTPUTF8);
+
+    rc = mpol_rcpt_parse(cmd->arg.data, cmd->arg.len, offered, &parsed);
     if (rc != MPOL_OK) {
         ngx_mail_policy_argument_error(s, rc, 1);
+        return NGX_OK;
+    }
+
+    /* RELAY-2, RELAY-3: the relay, which trusts us, might follow it */
+
+    if (s->envelope.sasl_username.len == 0 && mpol_addr_routed(&parsed.path)) {
+        ngx_mail_policy_session_error(s,
+                         "550 5.7.1 Routing by the sender is not allowed");
         return NGX_OK;
     }
 
@@ -157,8 +186,11 @@ ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
         return ngx_mail_policy_out_of_memory(s);
     }
 
-    if (ngx_mail_policy_copy(t->pool, &parsed.path.address, &rcpt->address)
+    if (ngx_mail_policy_copy(t->pool, &parsed.path.address,
+                             &rcpt->to.address)
         != NGX_OK
+        || ngx_mail_policy_copy(t->pool, &parsed.orcpt, &rcpt->to.orcpt)
+           != NGX_OK
         || ngx_mail_policy_copy_lower(t->pool, &parsed.path.domain,
                                       &rcpt->domain)
            != NGX_OK)
@@ -166,6 +198,7 @@ ngx_mail_policy_cmd_rcpt(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
         return ngx_mail_policy_out_of_memory(s);
     }
 
+    rcpt->to.notify = parsed.notify;
     rcpt->transaction = t;
     t->nrcpts++;
 
@@ -231,7 +264,8 @@ ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s, int rc,
 
     case MPOL_ARG_8BIT:
         ngx_mail_policy_session_error(s,
-                          "553 5.6.7 Internationalized address not supported");
+                          "553 5.6.7 Internationalized address without "
+                          "SMTPUTF8");
         return;
 
     case MPOL_ARG_PARAM:

@@ -72,6 +72,7 @@ ngx_mail_policy_reply(ngx_mail_policy_session_t *s, const char *fmt, ...)
     due->done = 1;
 
     ngx_queue_insert_tail(&s->dues, &due->queue);
+    s->ndues++;
 }
 
 
@@ -81,6 +82,7 @@ ngx_mail_policy_due_add(ngx_mail_policy_session_t *s,
 {
     due->done = 0;
     ngx_queue_insert_tail(&s->dues, &due->queue);
+    s->ndues++;
 }
 
 
@@ -120,6 +122,7 @@ ngx_mail_policy_output_dues(ngx_mail_policy_session_t *s)
         }
 
         ngx_queue_remove(q);
+        s->ndues--;
         ngx_mail_policy_output_add(s, due->text.data, due->text.len);
     }
 }

@@ -43,7 +43,7 @@ ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
                                             "transaction");
 
     e = &t->session->envelope;
-    e->recipient = rcpt->address;
+    e->recipient = rcpt->to.address;
     e->recipient_domain = rcpt->domain;
 
     ngx_mail_policy_due_add(t->session, &rcpt->due);
@@ -153,7 +153,7 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
             continue;
         }
 
-        if (ngx_mail_policy_relay_rcpt(s->relay, rcpt, &rcpt->address)
+        if (ngx_mail_policy_relay_rcpt(s->relay, rcpt, &rcpt->to)
             != NGX_OK)
         {
             ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
@@ -175,7 +175,7 @@ ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt)
     t = rcpt->transaction;
     s = t->session;
 
-    s->envelope.recipient = rcpt->address;
+    s->envelope.recipient = rcpt->to.address;
     s->envelope.recipient_domain = rcpt->domain;
 
     switch (ngx_mail_policy_check_start(&rcpt->check, s->main_conf->store,

@@ -17,6 +17,7 @@
  *   take-over -> COMMAND <-> AUTH                    334 and its response
  *                COMMAND <-> NOTHING                 an answer is awaited
  *                COMMAND <-> BODY                    354 to the final dot
+ *                COMMAND <-> CHUNK                   the octets of BDAT
  *                COMMAND  -> handshake -> init_protocol -> COMMAND
  *
  * Events: client readable, writable, its timer (on the read event: what the
@@ -44,6 +45,8 @@ void ngx_mail_starttls_handler(ngx_event_t *rev);
 
 static void ngx_mail_policy_session_init(ngx_mail_session_t *ms,
     ngx_connection_t *c);
+static ngx_uint_t ngx_mail_policy_session_early(ngx_connection_t *c);
+static void ngx_mail_policy_session_refuse_early(ngx_mail_session_t *ms);
 static ngx_int_t ngx_mail_policy_session_parse(ngx_mail_session_t *ms);
 static void ngx_mail_policy_session_init_protocol(ngx_event_t *rev);
 static ngx_mail_policy_session_t *ngx_mail_policy_session_create(
@@ -52,7 +55,7 @@ static void ngx_mail_policy_session_ssl(ngx_connection_t *c);
 static void ngx_mail_policy_session_process(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_session_line(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
-    mpol_str_t *line, ngx_uint_t *wait);
+    mpol_str_t *line, ngx_uint_t more, ngx_uint_t *wait);
 static ngx_int_t ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s,
     ngx_int_t fault);
 static size_t ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s);
@@ -90,6 +93,11 @@ ngx_mail_policy_smtp_protocol(ngx_conf_t *cf, ngx_mail_protocol_t *stock)
 static void
 ngx_mail_policy_session_init(ngx_mail_session_t *ms, ngx_connection_t *c)
 {
+    if (ngx_mail_policy_session_early(c)) {
+        ngx_mail_policy_session_refuse_early(ms);
+        return;
+    }
+
     ngx_mail_smtp_init_session(ms, c);
 
     if (c->fd == (ngx_socket_t) -1
@@ -110,6 +118,42 @@ ngx_mail_policy_session_init(ngx_mail_session_t *ms, ngx_connection_t *c)
 
     c->idle = 1;
     c->log->action = "waiting for a command";
+}
+
+
+/*
+ * SMUG-10: who speaks before the greeting does not wait for replies at all.
+ * Under TLS the kernel's buffer holds the client's records, which may well be
+ * of the handshake.
+ */
+
+static ngx_uint_t
+ngx_mail_policy_session_early(ngx_connection_t *c)
+{
+    u_char  octet;
+
+    return c->ssl == NULL && recv(c->fd, &octet, 1, MSG_PEEK) > 0;
+}
+
+
+static void
+ngx_mail_policy_session_refuse_early(ngx_mail_session_t *ms)
+{
+    ngx_connection_t           *c;
+    ngx_mail_policy_session_t  *s;
+
+    c = ms->connection;
+
+    s = ngx_mail_policy_session_create(ms);
+    if (s == NULL) {
+        ngx_mail_close_connection(c);
+        return;
+    }
+
+    c->read->handler = ngx_mail_policy_session_read_handler;
+    c->write->handler = ngx_mail_policy_session_write_handler;
+
+    ngx_mail_policy_session_unsynchronized(s);
 }
 
 
@@ -238,9 +282,12 @@ ngx_mail_policy_session_create(ngx_mail_session_t *ms)
     s->envelope.server_name = s->core->server_name;
     ngx_str_set(&s->envelope.protocol, "SMTP");
 
-    /* the stock code writes [UNAVAILABLE] or [TEMPUNAVAIL] for no name */
+    /*
+     * CVE-2026-28753: a PTR record may hold anything; and the stock code
+     * writes [UNAVAILABLE] or [TEMPUNAVAIL] for no name
+     */
 
-    if (ms->host.len && ms->host.data[0] != '[') {
+    if (mpol_hostname_clean(ms->host.data, ms->host.len)) {
         s->envelope.client_host = ms->host;
     }
 
@@ -406,7 +453,11 @@ ngx_mail_policy_session_process(ngx_mail_policy_session_t *s)
             break;
 
         case NGX_MAIL_POLICY_READ_BODY:
-            rc = ngx_mail_policy_body_read(s);
+            rc = ngx_mail_policy_data_read(s);
+            break;
+
+        case NGX_MAIL_POLICY_READ_CHUNK:
+            rc = ngx_mail_policy_chunk_read(s);
             break;
 
         default:
@@ -455,7 +506,8 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
 
     if (rc == MPOL_OK && s->reading == NGX_MAIL_POLICY_READ_COMMAND) {
         wait = 0;
-        n = ngx_mail_policy_session_command(s, &str, &wait);
+        n = ngx_mail_policy_session_command(s, &str,
+                                     s->in_pos + consumed < s->in_last, &wait);
 
         if (wait) {
 
@@ -489,13 +541,14 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
 }
 
 
+/* more: the client has sent something behind this line already */
+
 static ngx_int_t
 ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
-    mpol_str_t *line, ngx_uint_t *wait)
+    mpol_str_t *line, ngx_uint_t more, ngx_uint_t *wait)
 {
     ngx_int_t                   rc;
     mpol_command_t              cmd;
-    ngx_mail_ssl_conf_t        *sslcf;
     ngx_mail_policy_command_t  *command;
 
     mpol_command_parse(line->data, line->len, &cmd);
@@ -507,21 +560,32 @@ ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
         /* void */
     }
 
-    if (!command->pipelined && !ngx_queue_empty(&s->dues)) {
+    if ((!command->pipelined && !ngx_queue_empty(&s->dues))
+        || s->ndues >= NGX_MAIL_POLICY_DUES)
+    {
         *wait = 1;
         return NGX_AGAIN;
     }
 
     s->connection->idle = 0;
 
-    if (!command->clear && !ngx_mail_policy_session_tls(s)) {
-        sslcf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_ssl_module);
+    if (command->last && more) {
+        ngx_mail_policy_session_unsynchronized(s);
+        return NGX_OK;
+    }
 
-        if (sslcf->starttls == NGX_MAIL_STARTTLS_ONLY) {
-            ngx_mail_policy_session_error(s,
-                            "530 5.7.0 Must issue a STARTTLS command first");
-            return s->closing ? NGX_AGAIN : NGX_OK;
+    if (command->junk && ++s->junk > NGX_MAIL_POLICY_JUNK) {
+        ngx_mail_policy_session_count_error(s);
+
+        if (s->closing) {
+            return NGX_OK;
         }
+    }
+
+    if (!command->clear && !ngx_mail_policy_session_clear(s)) {
+        ngx_mail_policy_session_error(s,
+                            "530 5.7.0 Must issue a STARTTLS command first");
+        return NGX_OK;
     }
 
     rc = command->check ? command->check(s, &cmd) : NGX_OK;
@@ -531,6 +595,34 @@ ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
     }
 
     return command->proceed(s, &cmd);
+}
+
+
+ngx_uint_t
+ngx_mail_policy_session_clear(ngx_mail_policy_session_t *s)
+{
+    ngx_mail_ssl_conf_t  *sslcf;
+
+    sslcf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_ssl_module);
+
+    return ngx_mail_policy_session_tls(s)
+           || sslcf->starttls != NGX_MAIL_STARTTLS_ONLY;
+}
+
+
+/*
+ * SMUG-10, RFC 2920, section 3.1: a client that does not wait where it has to
+ * is blind to replies, or somebody else's octets are in its stream.
+ */
+
+void
+ngx_mail_policy_session_unsynchronized(ngx_mail_policy_session_t *s)
+{
+    ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                  "client sent input before it had a reply");
+
+    ngx_mail_policy_session_close(s,
+                       "554 5.5.0 Protocol error: input before the reply");
 }
 
 
@@ -582,16 +674,23 @@ ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s)
 static void
 ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
 {
-    ngx_uint_t         owed;
+    ngx_uint_t         body, owed;
     ngx_connection_t  *c;
 
     c = s->connection;
 
+    body = (s->reading == NGX_MAIL_POLICY_READ_BODY
+            || s->reading == NGX_MAIL_POLICY_READ_CHUNK);
+
     owed = !s->closing && !s->starttls && ngx_queue_empty(&s->dues)
            && s->reading != NGX_MAIL_POLICY_READ_NOTHING
-           && !s->paused && !(s->transaction && s->transaction->ready);
+           && !s->paused
+           && !(s->transaction && (s->transaction->ready
+                                   || s->transaction->wire_last));
 
-    if (owed && s->reading == NGX_MAIL_POLICY_READ_COMMAND) {
+    if (owed && s->reading == NGX_MAIL_POLICY_READ_COMMAND
+        && !(s->transaction && s->transaction->bdat))
+    {
 
         if (ngx_exiting) {
             ngx_mail_policy_session_close(s,
@@ -606,7 +705,7 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
         c->idle = 0;
     }
 
-    if (s->in_pos == s->in_last && s->reading != NGX_MAIL_POLICY_READ_BODY) {
+    if (s->in_pos == s->in_last && !body) {
 
         /* between commands a session holds no buffer, and no password */
 
@@ -624,7 +723,9 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
         }
 
     } else if (!c->read->timer_set) {
-        ngx_add_timer(c->read, s->core->timeout);
+        s->waiting_since = ngx_current_msec;
+        ngx_add_timer(c->read, body ? (ngx_msec_t) s->pace.left
+                                    : s->core->timeout);
     }
 
     if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
@@ -643,7 +744,9 @@ ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s)
     ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT, "client timed out");
     c->timedout = 1;
 
-    if (s->closing || s->reading == NGX_MAIL_POLICY_READ_BODY) {
+    if (s->closing || s->reading == NGX_MAIL_POLICY_READ_BODY
+        || s->reading == NGX_MAIL_POLICY_READ_CHUNK)
+    {
         ngx_mail_policy_session_finalize(s);
         return;
     }
@@ -656,7 +759,13 @@ void
 ngx_mail_policy_session_error(ngx_mail_policy_session_t *s, const char *reply)
 {
     ngx_mail_policy_reply(s, "%s", reply);
+    ngx_mail_policy_session_count_error(s);
+}
 
+
+void
+ngx_mail_policy_session_count_error(ngx_mail_policy_session_t *s)
+{
     if (++s->errors >= s->core->max_errors) {
         ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
                       "client made too many errors");
@@ -668,8 +777,15 @@ ngx_mail_policy_session_error(ngx_mail_policy_session_t *s, const char *reply)
 
 /*
  * RFC 2920, section 3.1: a client that pipelines sends RCPT and DATA whatever
- * became of its MAIL, so it is no error of the client's then.
+ * became of its MAIL, and chunks whatever became of those before.
  */
+
+void
+ngx_mail_policy_session_trailing(ngx_mail_policy_session_t *s)
+{
+    s->trailing = s->conf->max_recipients + 1;
+}
+
 
 void
 ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s)
@@ -725,6 +841,7 @@ ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
 
     s->greeted = 0;
     s->esmtp = 0;
+    s->extensions = 0;
     ngx_str_null(&s->envelope.helo);
     ngx_str_set(&s->envelope.protocol, "SMTP");
 }
@@ -741,6 +858,7 @@ ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
     }
 
     ngx_queue_init(&s->dues);
+    s->ndues = 0;
 
     if (s->transaction) {
         ngx_mail_policy_transaction_finalize(s->transaction,

@@ -21,7 +21,10 @@
 
 #include "mpol_body.h"
 #include "mpol_command.h"
+#include "mpol_content.h"
+#include "mpol_header.h"
 #include "mpol_line.h"
+#include "mpol_pace.h"
 #include "ngx_mail_policy_auth.h"
 #include "ngx_mail_policy_check.h"
 #include "ngx_mail_policy_conf.h"
@@ -36,6 +39,13 @@
 #define NGX_MAIL_POLICY_BODY       32768
 #define NGX_MAIL_POLICY_DROPPED    65536    /* of a line; then 421 */
 #define NGX_MAIL_POLICY_OUTPUT     16384    /* replies not taken; then wait */
+#define NGX_MAIL_POLICY_DUES       256      /* replies due; then wait */
+#define NGX_MAIL_POLICY_JUNK       100      /* commands between messages that
+                                               lead nowhere; then errors */
+#define NGX_MAIL_POLICY_HOPS       100      /* Received fields; RFC 5321, 6.3 */
+
+/* octets of a chunk that are read only to be dropped; then the end */
+#define NGX_MAIL_POLICY_CHUNK_DROPPED  (64 * 1024 * 1024)
 
 
 /* what the next octets of the client are */
@@ -43,6 +53,7 @@ typedef enum {
     NGX_MAIL_POLICY_READ_COMMAND = 0,
     NGX_MAIL_POLICY_READ_AUTH,              /* a response to a 334 */
     NGX_MAIL_POLICY_READ_BODY,
+    NGX_MAIL_POLICY_READ_CHUNK,             /* of BDAT */
     NGX_MAIL_POLICY_READ_NOTHING            /* an answer is awaited first */
 } ngx_mail_policy_read_e;
 
@@ -74,7 +85,7 @@ typedef struct {
     ngx_queue_t                     queue;  /* among the recipients */
     ngx_mail_policy_transaction_t  *transaction;
     ngx_mail_policy_rcpt_e          state;
-    ngx_str_t                       address;
+    ngx_mail_policy_relay_rcpt_t    to;
     ngx_str_t                       domain;
     ngx_mail_policy_check_t         check;
 } ngx_mail_policy_rcpt_t;
@@ -94,9 +105,15 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_upstream_t     *upstream;
     uint64_t                        tried;  /* peers of it */
 
-    mpol_body_t                     body;
+    mpol_header_t                   header;
+    mpol_body_t                     body;      /* what DATA brings */
     size_t                          ready;     /* of the input: to the relay */
     size_t                          consumed;  /* of the input: done with */
+
+    mpol_content_t                  content;   /* what does not go in place */
+    u_char                         *wire;      /* its form for the relay */
+    size_t                          wire_pos;
+    size_t                          wire_last;
 
     ngx_mail_policy_record_t        record;
 
@@ -110,7 +127,11 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        relay_told:1;  /* the client knows an
                                                       answer of the relay */
     unsigned                        relay_lost:1;
-    unsigned                        data:1;   /* the relay was told DATA */
+    unsigned                        bdat:1;   /* the client sends chunks */
+    unsigned                        chunking:1;   /* and the relay takes them */
+    unsigned                        encoded:1;    /* by way of "wire" */
+    unsigned                        data:1;   /* the relay was told DATA, or
+                                                 has the first chunk */
     unsigned                        end:1;    /* the client's final dot came */
     unsigned                        dot:1;    /* the relay has its dot, and
                                                  has not answered */
@@ -140,6 +161,14 @@ struct ngx_mail_policy_session_s {
     size_t                          out_last;
 
     ngx_queue_t                     dues;
+    ngx_uint_t                      ndues;
+
+    mpol_pace_t                     pace;   /* of a body */
+    ngx_msec_t                      waiting_since;
+
+    uint64_t                        chunk;  /* octets of it still to come */
+    uint64_t                        chunk_size;
+    ngx_str_t                      *chunk_refused;
 
     ngx_mail_policy_transaction_t  *transaction;
     ngx_mail_policy_relay_t        *relay;
@@ -151,15 +180,19 @@ struct ngx_mail_policy_session_s {
     ngx_str_t                       auth_method;
     ngx_str_t                       auth_login;
     ngx_uint_t                      transactions;
+    ngx_uint_t                      extensions;  /* MPOL_EXT_..., as EHLO
+                                                    was told */
     ngx_uint_t                      errors;
+    ngx_uint_t                      junk;
     ngx_uint_t                      trailing;   /* commands that may follow
-                                                   a refused MAIL */
+                                                   a refused MAIL or BDAT */
 
     u_char                          helo[256];
     u_char                          login[256];
 
     unsigned                        greeted:1;
     unsigned                        esmtp:1;
+    unsigned                        chunk_last:1;
     unsigned                        starttls:1;    /* after the 220 is out */
     unsigned                        shutdown:1;    /* the worker is told */
     unsigned                        closing:1;     /* after the output */
@@ -187,6 +220,9 @@ typedef struct {
     unsigned        pipelined:1;    /* may start while replies are due */
     unsigned        clear:1;        /* allowed before STARTTLS where that is
                                        required, RFC 3207 section 4 */
+    unsigned        last:1;         /* of a pipelined group: nothing may follow
+                                       before its reply, RFC 2920 section 3.1 */
+    unsigned        junk:1;         /* brings no message nearer */
 } ngx_mail_policy_command_t;
 
 
@@ -209,8 +245,23 @@ void ngx_mail_policy_session_close(ngx_mail_policy_session_t *s,
 void ngx_mail_policy_session_error(ngx_mail_policy_session_t *s,
     const char *reply);
 
-/* no transaction for RCPT or DATA: an error, unless MAIL was just refused */
+/* a client that did not wait for a reply where it has to: 554, the end */
+void ngx_mail_policy_session_unsynchronized(ngx_mail_policy_session_t *s);
+
+/* an error that has had its reply; the last one ends the session */
+void ngx_mail_policy_session_count_error(ngx_mail_policy_session_t *s);
+
+/*
+ * No transaction for RCPT, DATA or BDAT: an error, unless MAIL or a chunk was
+ * just refused.
+ */
 void ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s);
+
+/* what may follow a refusal in a pipeline is no error of the client's */
+void ngx_mail_policy_session_trailing(ngx_mail_policy_session_t *s);
+
+/* 0 where "starttls only" asks for TLS first */
+ngx_uint_t ngx_mail_policy_session_clear(ngx_mail_policy_session_t *s);
 
 /* 1 if TLS is on */
 #define ngx_mail_policy_session_tls(s)  ((s)->connection->ssl != NULL)
@@ -273,14 +324,19 @@ ngx_int_t ngx_mail_policy_cmd_data_check(ngx_mail_policy_session_t *s,
     mpol_command_t *cmd);
 ngx_int_t ngx_mail_policy_cmd_data(ngx_mail_policy_session_t *s,
     mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_bdat_check(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
+ngx_int_t ngx_mail_policy_cmd_bdat(ngx_mail_policy_session_t *s,
+    mpol_command_t *cmd);
 
 /* forgets the greeting and what hangs on it: EHLO, STARTTLS */
 void ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s);
 
-/* octets have come: a response to 334, a piece of body */
+/* octets have come: a response to 334, a piece of body or of a chunk */
 ngx_int_t ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s,
     u_char *data, size_t len);
-ngx_int_t ngx_mail_policy_body_read(ngx_mail_policy_session_t *s);
+ngx_int_t ngx_mail_policy_data_read(ngx_mail_policy_session_t *s);
+ngx_int_t ngx_mail_policy_chunk_read(ngx_mail_policy_session_t *s);
 
 /* which of PLAIN and LOGIN may be used now; a mask of NGX_MAIL_AUTH_... */
 ngx_uint_t ngx_mail_policy_auth_methods(ngx_mail_policy_session_t *s);
@@ -329,13 +385,43 @@ void ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
 ngx_mail_policy_upstream_t *ngx_mail_policy_transaction_route(
     ngx_mail_policy_transaction_t *t);
 
-/* the body: what its relay says, and what becomes of DATA */
+/* the body: what its relay says, and what becomes of DATA or BDAT */
 void ngx_mail_policy_body_begin(ngx_mail_policy_transaction_t *t);
 void ngx_mail_policy_body_refused(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text);
 void ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_relay_stage_e stage, mpol_reply_t *reply);
 void ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t);
+
+/* sets how the body goes to the relay, before the first octet of it */
+ngx_int_t ngx_mail_policy_body_prepare(ngx_mail_policy_transaction_t *t);
+
+/* reads on, as session_recv(), within the deadline that octets extend */
+ngx_int_t ngx_mail_policy_body_recv(ngx_mail_policy_session_t *s);
+
+/*
+ * Content for a relay that does not get it in place: data[0 .. len), of
+ * NGX_MAIL_POLICY_BODY octets at the most; end: all of it has come.  Only
+ * when all that was encoded before has been sent.
+ */
+void ngx_mail_policy_body_encode(ngx_mail_policy_transaction_t *t,
+    u_char *data, size_t len, ngx_uint_t end);
+
+/* refuses what limits of size, form and hops do not allow */
+void ngx_mail_policy_body_judge(ngx_mail_policy_transaction_t *t);
+
+/* NGX_OK: all of it is at the relay; NGX_AGAIN: it will ask for the rest */
+ngx_int_t ngx_mail_policy_body_send(ngx_mail_policy_transaction_t *t);
+
+/* the client's end of the message, which has been sent: NGX_OK, NGX_AGAIN */
+ngx_int_t ngx_mail_policy_body_end(ngx_mail_policy_transaction_t *t);
+
+/* cuts the relay; what comes yet is swallowed, then text is the reply */
+void ngx_mail_policy_body_fail(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t status, ngx_str_t *text);
+
+/* gives a body that failed its reply, and ends the transaction */
+void ngx_mail_policy_body_failed(ngx_mail_policy_transaction_t *t);
 
 /* a relay's reply as text for the client, on the transaction's pool */
 void ngx_mail_policy_transaction_text(ngx_mail_policy_transaction_t *t,

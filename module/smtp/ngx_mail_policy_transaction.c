@@ -423,7 +423,7 @@ ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t)
         rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
 
         if (rcpt->state == NGX_MAIL_POLICY_RCPT_ACCEPTED) {
-            r->recipients[r->nrecipients++] = rcpt->address;
+            r->recipients[r->nrecipients++] = rcpt->to.address;
         }
     }
 

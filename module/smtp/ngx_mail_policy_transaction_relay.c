@@ -29,6 +29,8 @@
 
 static ngx_int_t ngx_mail_policy_transaction_connect(
     ngx_mail_policy_transaction_t *t);
+static ngx_uint_t ngx_mail_policy_relay_is_us(ngx_connection_t *c,
+    ngx_mail_policy_peer_t *peer);
 static void ngx_mail_policy_relay_replied(void *data,
     ngx_mail_policy_relay_stage_e stage, void *tag, mpol_reply_t *reply);
 static void ngx_mail_policy_relay_mail_replied(
@@ -110,15 +112,19 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
     s = t->session;
     pscf = s->conf;
 
-    peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
-    if (peer == NULL) {
-        return NGX_ERROR;
-    }
+    do {
+        peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
+        if (peer == NULL) {
+            return NGX_ERROR;
+        }
+
+    } while (ngx_mail_policy_relay_is_us(s->connection, peer));
 
     conf.connect_timeout = pscf->connect_timeout;
     conf.reply_timeout = ngx_min(pscf->proxy_timeout,
                                  NGX_MAIL_POLICY_REPLY_TIMEOUT);
     conf.final_timeout = pscf->final_timeout;
+    conf.min_data_rate = pscf->min_data_rate;
     conf.xclient = pscf->xclient;
     conf.name = s->core->server_name;
     conf.log = s->core->error_log;
@@ -132,6 +138,27 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
     s->relay_upstream = t->upstream;
 
     return NGX_OK;
+}
+
+
+/* TRUST-9: a server that relays to itself would go on until it has no more
+   connections */
+
+static ngx_uint_t
+ngx_mail_policy_relay_is_us(ngx_connection_t *c, ngx_mail_policy_peer_t *peer)
+{
+    if (ngx_connection_local_sockaddr(c, NULL, 0) != NGX_OK
+        || ngx_cmp_sockaddr(c->local_sockaddr, c->local_socklen,
+                            peer->sockaddr, peer->socklen, 1)
+           != NGX_OK)
+    {
+        return 0;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, c->log, 0,
+                  "relay %V is this very server", &peer->name);
+
+    return 1;
 }
 
 
