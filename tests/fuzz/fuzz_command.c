@@ -8,10 +8,13 @@
 
 
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpol_command.h"
+#include "mpol_text.h"
 
 
 int  LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -42,8 +45,10 @@ check_path(const mpol_path_t *path, unsigned allow)
     check_inside(&path->domain);
 
     assert(path->local.len <= 64 && path->domain.len <= 255);
-    assert(path->domain.len == 0
+    assert(path->domain.len == 0 || path->eightbit
            || mpol_domain_valid(path->domain.data, path->domain.len));
+    assert(!path->eightbit || (allow & MPOL_PATH_UTF8));
+    assert(mpol_utf8_clean(path->address.data, path->address.len));
     assert(path->literal == (path->domain.len != 0
                              && path->domain.data[0] == '['));
 
@@ -62,35 +67,179 @@ check_path(const mpol_path_t *path, unsigned allow)
 }
 
 
+/* it decodes, to the same again when it is written anew */
+
+static void
+check_xtext(const mpol_str_t *s)
+{
+    size_t   i, k, n;
+    uint8_t  plain[2048], again[2048], xtext[3 * 2048];
+
+    check_inside(s);
+
+    assert(mpol_xtext_decode(s->data, s->len, plain, &n) == MPOL_OK);
+    assert(n != 0);
+
+    for (i = 0; i < n; i++) {
+        assert(plain[i] >= 32 && plain[i] <= 126);
+    }
+
+    k = mpol_xtext_encode(plain, n, xtext, sizeof(xtext));
+    assert(mpol_xtext_decode(xtext, k, again, &k) == MPOL_OK);
+    assert(k == n && memcmp(again, plain, n) == 0);
+}
+
+
+static int
+same(const mpol_str_t *a, const mpol_str_t *b)
+{
+    return a->len == b->len && (a->len == 0 || a->data == b->data);
+}
+
+
+static void
+check_mail(const mpol_str_t *arg, unsigned offered)
+{
+    int          rc;
+    unsigned     utf8;
+    mpol_mail_t  m, all;
+
+    rc = mpol_mail_parse(arg->data, arg->len, offered, &m);
+    assert(rc >= MPOL_OK && rc <= MPOL_ARG_8BIT);
+
+    if (rc != MPOL_OK) {
+        return;
+    }
+
+    utf8 = (offered & MPOL_EXT_SMTPUTF8) ? MPOL_PATH_UTF8 : 0;
+    check_path(&m.path, MPOL_PATH_NULL | utf8);
+
+    assert((offered & MPOL_EXT_SIZE) || !m.size_set);
+    assert((offered & MPOL_EXT_AUTH) || m.auth.len == 0);
+    assert((offered & MPOL_EXT_DSN) || (m.ret == 0 && m.envid.len == 0));
+    assert((offered & MPOL_EXT_SMTPUTF8) || !m.smtputf8);
+    assert((offered & MPOL_EXT_8BITMIME) || m.body != MPOL_BODY_8BITMIME);
+    assert((offered & MPOL_EXT_BINARYMIME) || m.body != MPOL_BODY_BINARYMIME);
+    assert((offered & (MPOL_EXT_8BITMIME | MPOL_EXT_BINARYMIME))
+           || m.body == MPOL_BODY_UNSET);
+    assert(m.smtputf8 || !m.path.eightbit);
+    assert(m.ret <= MPOL_RET_HDRS);
+    assert(m.envid.len <= MPOL_ENVID_MAX);
+
+    if (m.auth.len != 0) {
+        check_xtext(&m.auth);
+    }
+
+    if (m.envid.len != 0) {
+        check_xtext(&m.envid);
+    }
+
+    /* an extension more changes nothing in what could be said without */
+
+    assert(mpol_mail_parse(arg->data, arg->len, ~0u, &all) == MPOL_OK);
+    assert(same(&all.path.address, &m.path.address));
+    assert(same(&all.auth, &m.auth) && same(&all.envid, &m.envid));
+    assert(all.size == m.size && all.size_set == m.size_set);
+    assert(all.body == m.body && all.ret == m.ret);
+    assert(all.smtputf8 == m.smtputf8);
+}
+
+
+static void
+check_orcpt(const mpol_str_t *orcpt, unsigned offered)
+{
+    mpol_str_t      address;
+    const uint8_t  *semicolon;
+
+    check_inside(orcpt);
+    assert(orcpt->len <= MPOL_ORCPT_MAX);
+    assert(mpol_utf8_clean(orcpt->data, orcpt->len));
+
+    semicolon = memchr(orcpt->data, ';', orcpt->len);
+    assert(semicolon != NULL && semicolon != orcpt->data);
+
+    address.data = semicolon + 1;
+    address.len = orcpt->len - (size_t) (address.data - orcpt->data);
+    assert(address.len != 0);
+
+    if (mpol_xtext_decode(address.data, address.len, NULL, NULL) == MPOL_OK) {
+        check_xtext(&address);
+        return;
+    }
+
+    /* no xtext at all: for UTF-8 only */
+
+    assert(offered & MPOL_EXT_SMTPUTF8);
+    assert(semicolon - orcpt->data == 5
+           && (orcpt->data[0] | 0x20) == 'u'
+           && memcmp(orcpt->data + 3, "-8", 2) == 0);
+}
+
+
+static void
+check_rcpt(const mpol_str_t *arg, unsigned offered)
+{
+    int          rc;
+    unsigned     utf8;
+    mpol_rcpt_t  r, all;
+
+    rc = mpol_rcpt_parse(arg->data, arg->len, offered, &r);
+    assert(rc >= MPOL_OK && rc <= MPOL_ARG_8BIT);
+
+    if (rc != MPOL_OK) {
+        return;
+    }
+
+    utf8 = (offered & MPOL_EXT_SMTPUTF8) ? MPOL_PATH_UTF8 : 0;
+    check_path(&r.path, MPOL_PATH_POSTMASTER | utf8);
+
+    assert(r.path.address.len != 0);
+    assert((offered & MPOL_EXT_DSN) || (r.notify == 0 && r.orcpt.len == 0));
+    assert(r.notify <= 0x0f);
+    assert(!(r.notify & MPOL_NOTIFY_NEVER) || r.notify == MPOL_NOTIFY_NEVER);
+
+    if (r.orcpt.len != 0) {
+        check_orcpt(&r.orcpt, offered);
+    }
+
+    assert(mpol_rcpt_parse(arg->data, arg->len, ~0u, &all) == MPOL_OK);
+    assert(same(&all.path.address, &r.path.address));
+    assert(same(&all.orcpt, &r.orcpt) && all.notify == r.notify);
+}
+
+
+static void
+check_bdat(const mpol_str_t *arg)
+{
+    int          n, rc;
+    char         buf[64];
+    mpol_bdat_t  bdat, again;
+
+    rc = mpol_bdat_parse(arg->data, arg->len, &bdat);
+    assert(rc == MPOL_OK || rc == MPOL_ARG_SYNTAX || rc == MPOL_ARG_LONG);
+
+    if (rc != MPOL_OK) {
+        return;
+    }
+
+    assert(bdat.size <= INT64_MAX);
+    assert(arg->len <= 25);
+
+    n = snprintf(buf, sizeof(buf), "%" PRIu64 "%s", bdat.size,
+                 bdat.last ? " LAST" : "");
+
+    assert((size_t) n <= arg->len);
+    assert(mpol_bdat_parse((uint8_t *) buf, (size_t) n, &again) == MPOL_OK);
+    assert(again.size == bdat.size && again.last == bdat.last);
+}
+
+
 static void
 check_arg(const mpol_str_t *arg, unsigned offered)
 {
-    int          rc;
-    mpol_mail_t  mail;
-    mpol_rcpt_t  rcpt;
-
-    rc = mpol_mail_parse(arg->data, arg->len, offered, &mail);
-    assert(rc >= MPOL_OK && rc <= MPOL_ARG_8BIT);
-
-    if (rc == MPOL_OK) {
-        check_path(&mail.path, MPOL_PATH_NULL);
-        assert(mail.body <= MPOL_BODY_8BITMIME);
-        assert((offered & MPOL_EXT_SIZE) || !mail.size_set);
-        assert((offered & MPOL_EXT_8BITMIME) || mail.body == 0);
-        assert((offered & MPOL_EXT_AUTH) || mail.auth.len == 0);
-
-        if (mail.auth.len != 0) {
-            check_inside(&mail.auth);
-        }
-    }
-
-    rc = mpol_rcpt_parse(arg->data, arg->len, offered, &rcpt);
-    assert(rc >= MPOL_OK && rc <= MPOL_ARG_8BIT);
-
-    if (rc == MPOL_OK) {
-        check_path(&rcpt.path, MPOL_PATH_POSTMASTER);
-        assert(rcpt.path.address.len != 0);
-    }
+    check_mail(arg, offered);
+    check_rcpt(arg, offered);
+    check_bdat(arg);
 }
 
 

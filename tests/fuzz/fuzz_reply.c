@@ -58,6 +58,11 @@ parse(const uint8_t *data, size_t len, mpol_reply_t *reply)
             assert((ehlo.extensions & MPOL_RELAY_XCLIENT)
                    || ehlo.xclient == 0);
             assert((ehlo.extensions & MPOL_RELAY_SIZE) || ehlo.size == 0);
+            assert((ehlo.extensions & MPOL_RELAY_LIMITS)
+                   || (ehlo.mailmax == 0 && ehlo.rcptmax == 0));
+            assert(ehlo.mailmax <= 999999 && ehlo.rcptmax <= 999999);
+            assert((ehlo.extensions & MPOL_RELAY_CHUNKING)
+                   || !(ehlo.extensions & MPOL_RELAY_BINARYMIME));
         }
     }
 

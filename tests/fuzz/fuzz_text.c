@@ -64,6 +64,29 @@ check_json(const uint8_t *p, size_t len)
 }
 
 
+/* clean UTF-8 has no C1 control, and is made of characters that are clean */
+
+static void
+check_utf8(const uint8_t *p, size_t len)
+{
+    size_t  i, n;
+
+    if (!mpol_utf8_clean(p, len)) {
+        return;
+    }
+
+    assert(mpol_utf8_valid(p, len));
+
+    for (i = 0; i < len; i += n) {
+        n = (p[i] < 0x80) ? 1 : (p[i] < 0xe0) ? 2 : (p[i] < 0xf0) ? 3 : 4;
+
+        assert(n <= len - i && mpol_utf8_clean(p + i, n));
+        assert(n != 2
+               || ((p[i] & 0x1fu) << 6 | (p[i + 1] & 0x3fu)) >= 0xa0);
+    }
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -108,6 +131,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
 
     free(out);
+
+    check_utf8(in, len);
 
     mpol_reply_clean(in, len, in);
 
