@@ -6,8 +6,9 @@
 
 /*
  * What the client has sent and nobody has consumed yet: one buffer on the
- * heap, as large as what is being read asks for, given back between commands.
- * It is wiped wherever it is given up: there may have been a password in it.
+ * heap, as large as what is being read asks for, given back whenever the client
+ * is waited for.  It is wiped then, unless a body is what was in it: there may
+ * have been a password.
  */
 
 
@@ -94,10 +95,14 @@ ngx_mail_policy_session_input(ngx_mail_policy_session_t *s, size_t size)
 
 
 void
-ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s)
+ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s,
+    ngx_uint_t wipe)
 {
     if (s->in) {
-        ngx_explicit_memzero(s->in, s->in_size);
+        if (wipe) {
+            ngx_explicit_memzero(s->in, s->in_size);
+        }
+
         ngx_free(s->in);
     }
 

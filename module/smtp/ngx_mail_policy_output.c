@@ -139,8 +139,16 @@ ngx_mail_policy_output_add(ngx_mail_policy_session_t *s, u_char *data,
         return;
     }
 
+    if (s->out_size - s->out_last < len + 2 && s->out_pos) {
+        s->out_last -= s->out_pos;
+        ngx_memmove(s->out, s->out + s->out_pos, s->out_last);
+        s->out_pos = 0;
+    }
+
     if (s->out_size - s->out_last < len + 2) {
-        size = ngx_max(s->out_last + len + 2, 2 * s->out_size);
+        size = ngx_min(2 * s->out_size,
+                       NGX_MAIL_POLICY_OUTPUT + NGX_MAIL_POLICY_REPLY + 2);
+        size = ngx_max(size, s->out_last + len + 2);
         size = ngx_max(size, 512);
 
         p = ngx_alloc(size, s->connection->log);

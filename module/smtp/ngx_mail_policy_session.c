@@ -705,11 +705,11 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
         c->idle = 0;
     }
 
-    if (s->in_pos == s->in_last && !body) {
+    if (s->in_pos == s->in_last) {
 
-        /* between commands a session holds no buffer, and no password */
+        /* a client that is waited for holds no buffer, and no password */
 
-        ngx_mail_policy_session_input_free(s);
+        ngx_mail_policy_session_input_free(s, !body);
     }
 
     /*
@@ -897,6 +897,6 @@ ngx_mail_policy_session_cleanup(void *data)
     s->finalized = 1;
 
     ngx_mail_policy_session_release(s);
-    ngx_mail_policy_session_input_free(s);
+    ngx_mail_policy_session_input_free(s, 1);
     ngx_mail_policy_output_free(s);
 }

@@ -276,7 +276,8 @@ ngx_int_t ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s,
 /* octets [in_pos, in_last) of the client, with room for size in all */
 ngx_int_t ngx_mail_policy_session_input(ngx_mail_policy_session_t *s,
     size_t size);
-void ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s);
+void ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s,
+    ngx_uint_t wipe);
 
 
 /* output: replies, in order, one write a loop turn */
