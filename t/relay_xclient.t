@@ -13,7 +13,7 @@ use lib "$FindBin::Bin/../tests/lib";
 use Test::More;
 
 use MailPolicy;
-use MailPolicy::Process qw(spawn stop_process wait_exit);
+use MailPolicy::Postfix;
 
 my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay');
@@ -207,8 +207,11 @@ $_->quit() for @clients;
 # Postfix
 
 SKIP: {
-    my ($pid, $why) = postfix();
-    skip("no Postfix: $why", 5) unless $pid;
+    my $missing = MailPolicy::Postfix::missing();
+    skip($missing, 5) if $missing;
+
+    my $postfix = MailPolicy::Postfix->new($t,
+        main => [ 'smtpd_authorized_xclient_hosts = 127.0.0.1' ]);
 
     my $c = $t->client('postfix', from => '127.0.0.9');
     $c->greeting();
@@ -220,8 +223,8 @@ SKIP: {
         'Postfix: accepted');
     my ($id) = $replies[-1] =~ /queued as (\w+)/;
 
-    $t->wait_for(sub { $t->read_file('mail.log') =~ /$id: .*status=sent/ });
-    my $log = $t->read_file('mail.log');
+    $t->wait_for(sub { $postfix->log() =~ /$id: .*status=sent/ });
+    my $log = $postfix->log();
 
     like($log, qr/$id: client=unknown\[127\.0\.0\.9\]/, 'Postfix: the client');
     like($log, qr/$id: .*sasl_username=a\+b=c\@example\.com/,
@@ -231,60 +234,7 @@ SKIP: {
     @replies = $c->send_mail('a@example.com', [ 'b@example.net' ], "x\n");
     like($replies[-1], qr/^250 2\.0\.0 Ok: queued as /, 'Postfix: once more');
     $c->quit();
-
-    stop_process($pid, 'TERM', 10);
+    $postfix->stop();
 }
 
 $t->done();
-
-
-# one of its own in the test's directory: its pid, or why there is none
-
-sub postfix {
-    return (0, 'not root') if $>;
-    return (0, 'not installed')
-        unless grep { -x "$_/postfix" } split /:/, $ENV{PATH};
-
-    my $dir = $t->dir();
-    my $owner = getpwnam('postfix') // return (0, 'no user of that name');
-    mkdir "$dir/$_" for qw(etc queue data);
-    chown($owner, -1, "$dir/data");
-
-    $t->write_file('etc/main.cf', join('', map { "$_\n" }
-        'compatibility_level = 3.6', "queue_directory = $dir/queue",
-        "data_directory = $dir/data", "maillog_file = $dir/mail.log",
-        "maillog_file_prefixes = $dir", 'inet_interfaces = 127.0.0.1',
-        'inet_protocols = ipv4', 'myhostname = relay.example',
-        'mydestination =', 'mynetworks = 127.0.0.0/8', 'alias_maps =',
-        'local_recipient_maps =',
-        'default_transport = discard', 'smtpd_peername_lookup = no',
-        'smtpd_relay_restrictions = permit_mynetworks, reject',
-        'smtpd_authorized_xclient_hosts = 127.0.0.1'));
-
-    $t->write_file('etc/master.cf', join('', map { "$_\n" }
-        '127.0.0.1:' . $t->port('smtpd') . ' inet n - n - - smtpd',
-        'cleanup unix n - n - 0 cleanup', 'qmgr unix n - n 300 1 qmgr',
-        'rewrite unix - - n - - trivial-rewrite',
-        'bounce unix - - n - 0 bounce', 'defer unix - - n - 0 bounce',
-        'discard unix - - n - - discard', 'anvil unix - - n - 1 anvil',
-        'postlog unix-dgram n - n - 1 postlogd'));
-
-    # makes the directories of the queue
-    my $check = spawn("$dir/postfix.out", 'postfix', '-c', "$dir/etc", 'check');
-    return (0, 'postfix check: ' . $t->read_file('postfix.out'))
-        if wait_exit($check, 20) // 1;
-
-    my ($daemons) = `postconf -c $dir/etc -h daemon_directory` =~ /(\S+)/;
-    # it ends its children as a process group
-    my $pid = spawn("$dir/postfix.out", 'setsid', "$daemons/master",
-        '-c', "$dir/etc", '-d');
-
-    my $up = $t->wait_for(sub {
-        my $c = $t->client('smtpd');
-        return $c->connected() && $c->greeting() && $c->quit() =~ /^221/;
-    });
-    return ($pid) if $up;
-
-    stop_process($pid, 'TERM', 10);
-    return (0, $t->read_file('postfix.out') . $t->read_file('mail.log'));
-}
