@@ -114,7 +114,7 @@ my @PHASE = (
     { name => 'TLS', port => 'tls', drip => $HELLO, memory => 64 },
     { name => 'STARTTLS', after => [ $MAIL[0], 'STARTTLS' ], drip => $HELLO,
       memory => 64 },
-    { name => 'replies not read', after => [ $MAIL[0] ],
+    { name => 'replies not read', after => [ $MAIL[0] ], early => 1,
       flood => "NOOP\r\n" x 100_000 },
     { name => 'replies to RCPT not read', after => \@MAIL, early => 1,
       memory => 400, flood => join('', map { "RCPT TO:<r$_\@example.net>\r\n" }

@@ -160,7 +160,8 @@ sub send_pieces {
             push @replies, $c->read_reply();
         }
 
-        return $replies[-1];
+        # once one is refused, the others are out of place
+        return (grep({ !/^250 / } @replies), $replies[-1])[0];
     }
 
     my $reply = $c->cmd('DATA');
