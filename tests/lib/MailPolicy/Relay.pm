@@ -19,13 +19,15 @@ package MailPolicy::Relay;
 #     'refuse'                connect only: does not listen
 #     'garbage'               octets that are no reply
 #     { send => octets }      those octets
-#     { reply => '250 x', close => 1 }
+#     { reply => '250 x', close => 'close' }     or 'rst', 'hang' behind it;
+#                                                also with send
 #     { delay => seconds, then => action }
 #     { trickle => seconds, then => reply }      a pause before each octet
 #     { match => regex, action => ... }          of the command's line
 #     { times => n, action => ... }              the first n times only
 #     { after => octets, action => ... }         body only: of the content,
-#                                                DATA's or all chunks'
+#                                                DATA's or all chunks'; an action
+#                             { delay => seconds, then => ... } does not read
 #     [ rule, rule, ... ]                        the first that matches
 #
 # Where no rule matches, a good relay answers.  Further settings:

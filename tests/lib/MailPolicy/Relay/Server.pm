@@ -270,6 +270,12 @@ sub flush {
 sub shut {
     my ($self, $c) = @_;
 
+    if ($c->{closing} eq 'hang') {
+        delete $c->{closing};
+        $self->act($c, 'hang');
+        return;
+    }
+
     if ($c->{closing} eq 'rst') {
         setsockopt($c->{socket}, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0));
     }
@@ -437,12 +443,12 @@ sub act_complex {
 
     } elsif (defined $action->{send}) {
         $self->emit($c, $action->{send});
-        $c->{closing} = 'close' if $action->{close};
+        $c->{closing} = $action->{close} if $action->{close};
 
     } else {
         my $reply = $action->{reply} // $default;
         $self->reply($c, $reply);
-        $c->{closing} = 'close' if $action->{close};
+        $c->{closing} = $action->{close} if $action->{close};
         $done->($reply);
     }
 }
@@ -892,7 +898,11 @@ sub body_rule {
         # what is there already is looked at again then
         $c->{deaf} = 1;
         ($c->{in}, $c->{raw}) = ($c->{raw}, '') if defined $c->{raw};
-        $self->later($c, $action->{delay}, sub { delete $c->{deaf} });
+        $self->later($c, $action->{delay}, sub {
+            delete $c->{deaf};
+            $self->act($c, $action->{then}, undef, sub { })
+                if defined $action->{then};
+        });
         return 1;
     }
 
