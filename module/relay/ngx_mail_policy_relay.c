@@ -177,6 +177,48 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
 }
 
 
+/*
+ * A reply that was sent before the relay had the message is none to it, though
+ * it may be read in the loop turn in which the end goes out.  What nginx knows
+ * of readiness may be older than the reply, so the kernel is asked.
+ */
+
+ngx_int_t
+ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay)
+{
+    u_char             octet;
+    ngx_connection_t  *c;
+
+    if (relay->failing) {
+        return NGX_AGAIN;
+    }
+
+    c = relay->pc.connection;
+
+    if (recv(c->fd, &octet, 1, MSG_PEEK) != -1
+        || ngx_socket_errno != NGX_EAGAIN)
+    {
+        c->read->ready = 1;
+        c->read->available = -1;
+
+        relay->blocked = 1;
+        relay->blocked_since = ngx_current_msec;
+
+        ngx_post_event(c->read, &ngx_posted_events);
+        ngx_post_event(c->write, &ngx_posted_events);
+
+        return NGX_AGAIN;
+    }
+
+    if (relay->in_len && relay->chunks == 0) {
+        ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
+        return NGX_AGAIN;
+    }
+
+    return NGX_OK;
+}
+
+
 ngx_uint_t
 ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 {

@@ -199,6 +199,13 @@ void ngx_mail_policy_relay_chunk(ngx_mail_policy_relay_t *relay);
 size_t ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay,
     u_char *data, size_t len);
 
+/*
+ * Before the octets go out that end a body.  NGX_OK: all that the relay has
+ * said was looked at, so its next reply is to the end.  NGX_AGAIN: it is
+ * listened to first; writable() or another callback will come.
+ */
+ngx_int_t ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay);
+
 /* the body and its final dot or LAST have been taken: waits for the reply */
 ngx_int_t ngx_mail_policy_relay_final(ngx_mail_policy_relay_t *relay,
     void *tag);

@@ -250,6 +250,14 @@ ngx_mail_policy_body_send(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
+    if (t->end && !t->listened && !t->failed) {
+        if (ngx_mail_policy_relay_listen(s->relay) != NGX_OK) {
+            return NGX_AGAIN;
+        }
+
+        t->listened = 1;
+    }
+
     if (t->wire_last) {
         t->wire_pos += ngx_mail_policy_relay_body(s->relay,
                                                   t->wire + t->wire_pos,

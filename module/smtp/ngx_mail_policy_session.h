@@ -133,6 +133,7 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        data:1;   /* the relay was told DATA, or
                                                  has the first chunk */
     unsigned                        end:1;    /* the client's final dot came */
+    unsigned                        listened:1;  /* to the relay before it */
     unsigned                        dot:1;    /* the relay has its dot, and
                                                  has not answered */
     unsigned                        failed:1; /* the body is swallowed */
