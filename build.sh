@@ -42,7 +42,8 @@ usage: build.sh verb
                     nginx and the module from a source tree, which is copied
                     first: build/source-NAME/, build/source-NAME-static/
   lint              rules of form and of dependency between folders
-  unit              tests of module/core, under sanitizers
+  unit              tests of module/core, and the seeds of the fuzz targets,
+                    under sanitizers
   fuzz [SECONDS]    each fuzz target for so many seconds (60)
   asan [--nginx-source DIR]
                     nginx and the module with AddressSanitizer, and t/ with
@@ -552,18 +553,36 @@ make_unit()
     build_core gcc "$BUILD/unit/core" "-fsanitize=address,undefined"
 
     for test in "$ROOT"/tests/unit/test_*.c; do
-        [ -e "$test" ] || continue
-        name=$(basename "$test" .c)
-
-        if is_older "$BUILD/unit/$name" "$test" "$ROOT"/tests/unit/*.h \
-            "$BUILD"/unit/core/*.o
-        then
-            # shellcheck disable=SC2046
-            gcc $(core_flags) -fsanitize=address,undefined \
-                -fno-sanitize-recover=undefined -I "$ROOT/tests/unit" \
-                -o "$BUILD/unit/$name" "$test" "$BUILD"/unit/core/*.o
-        fi
+        make_core_test "$(basename "$test" .c)" "$test"
     done
+
+    # the fuzz targets, each with its seeds
+
+    for test in "$ROOT"/tests/fuzz/fuzz_*.c; do
+        name=$(basename "$test" .c)
+        name=${name#fuzz_}
+
+        make_core_test "replay_$name" "$test" "$ROOT/tests/fuzz/replay.c" \
+            -DREPLAY_CORPUS="\"$ROOT/tests/fuzz/corpus/$name\""
+    done
+}
+
+
+# make_core_test name source [source] [flag]
+
+make_core_test()
+{
+    local target=$BUILD/unit/$1
+    shift
+
+    if is_older "$target" "$ROOT"/tests/unit/*.[ch] "$ROOT"/tests/fuzz/*.[ch] \
+        "$BUILD"/unit/core/*.o
+    then
+        # shellcheck disable=SC2046
+        gcc $(core_flags) -fsanitize=address,undefined \
+            -fno-sanitize-recover=undefined -I "$ROOT/tests/unit" \
+            -I "$ROOT/tests/fuzz" -o "$target" "$@" "$BUILD"/unit/core/*.o
+    fi
 }
 
 
@@ -674,6 +693,10 @@ unit_tests()
 
     for test in "$ROOT"/tests/unit/test_*.c; do
         echo "$BUILD/unit/$(basename "$test" .c)"
+    done
+
+    for test in "$ROOT"/tests/fuzz/fuzz_*.c; do
+        echo "$BUILD/unit/replay_$(basename "$test" .c | cut -c 6-)"
     done
 }
 

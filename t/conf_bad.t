@@ -176,6 +176,17 @@ bad('policy_message_size big', 'policy_message_size big;', qr/invalid value/);
 bad('policy_max_recipients 0', 'policy_max_recipients 0;',
     qr/value must be equal to or greater than 1/);
 bad('policy_max_recipients x', 'policy_max_recipients x;', qr/invalid number/);
+bad('policy_max_messages x', 'policy_max_messages x;', qr/invalid number/);
+bad('policy_max_messages twice',
+    'policy_max_messages 1; policy_max_messages 2;', qr/is duplicate/);
+bad('policy_min_data_rate x', 'policy_min_data_rate fast;', qr/invalid value/);
+bad('policy_min_data_rate twice',
+    'policy_min_data_rate 1; policy_min_data_rate 2;', qr/is duplicate/);
+bad('policy_bare_newline on', 'policy_bare_newline on;',
+    qr/invalid value "on", write "reject" or "normalize"/);
+bad('policy_bare_newline twice',
+    'policy_bare_newline reject; policy_bare_newline normalize;',
+    qr/is duplicate/);
 bad('proxy_connect_timeout soon', 'proxy_connect_timeout soon;',
     qr/invalid value/);
 bad('proxy_connect_timeout 0', 'proxy_connect_timeout 0;',
