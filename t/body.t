@@ -15,8 +15,9 @@ use Time::HiRes qw(sleep);
 
 use MailPolicy;
 use MailPolicy::Oracle qw(oracle_disagreements);
+use MailPolicy::Trace qw(trace_violations);
 
-my $t = MailPolicy->new();
+my $t = MailPolicy->new(record => 1);
 my $relay = $t->run_relay(name => 'relay',
     extensions => [ 'PIPELINING', '8BITMIME', 'SIZE' ]);
 
@@ -268,5 +269,7 @@ like($c->read_reply(), qr/^250 /, 'half-closed behind the dot: still told');
 cmp_ok(scalar $relay->messages(), '>', 50, 'SMUG-5 messages to look at');
 is(join("\n", oracle_disagreements($relay)), '',
     'SMUG-5 four parsers see what the relay saw, and no stray octets');
+is(join("\n", trace_violations($t, relays => [ $relay ])), '',
+    'TRACE I2 I3 I5');
 
 $t->done();

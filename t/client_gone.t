@@ -16,8 +16,10 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 use MailPolicy;
+use MailPolicy::Oracle qw(oracle_disagreements);
+use MailPolicy::Trace qw(trace_violations);
 
-my $t = MailPolicy->new();
+my $t = MailPolicy->new(record => 1);
 my $relay = $t->run_relay(name => 'relay');
 my $redis = $t->run_redis();
 
@@ -352,5 +354,10 @@ cmp_ok($sure + ($count{unknown} // 0), '>=', $taken,
     'every octet: DOT what the relay has is told of');
 is(scalar(grep { $_->{raw} !~ /^\.\r\n\z/m } $relay->received()), 0,
     "SMUG-12 every octet: no dot but the clients'");
+
+is(join("\n", oracle_disagreements($relay)), '', 'SMUG-5 ORACLE');
+is(join("\n", trace_violations($t, relays => [ $relay ],
+    secrets => [ 'secret' ])), '',
+    'TRACE I2 I3 I5 I6');
 
 $t->done();

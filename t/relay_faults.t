@@ -15,8 +15,10 @@ use Test::More;
 use Time::HiRes qw(time);
 
 use MailPolicy;
+use MailPolicy::Oracle qw(oracle_disagreements);
+use MailPolicy::Trace qw(trace_violations);
 
-my $t = MailPolicy->new();
+my $t = MailPolicy->new(record => 1);
 my $relay = $t->run_relay(name => 'relay');
 
 # "patient" is for faults that show by themselves, "hasty" for silence
@@ -303,6 +305,10 @@ is(scalar @taken, $taken,
 is(scalar(grep { !$_->{accepted} && $_->{raw} !~ /last\r\n\.\r\n\z/ }
     $relay->received()), 0, 'DOT no final dot that the client did not send');
 like($t->error_log(), qr/outcome=unknown/, 'the error log tells of it, too');
+
+is(join("\n", oracle_disagreements($relay)), '', 'SMUG-5 ORACLE');
+is(join("\n", trace_violations($t, relays => [ $relay ])), '',
+    'TRACE I2 I3 I5');
 
 sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 

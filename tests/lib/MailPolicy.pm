@@ -76,6 +76,7 @@ sub new {
         instances => {},
         servers   => [],
         clients   => [],
+        records   => [],
         allowed   => [],
         owner     => $$,
         binary    => $ENV{TEST_NGINX_BINARY} || 'nginx',
@@ -282,7 +283,8 @@ sub run_http {
 
 
 # A connected client; nothing is read yet.  $where is a port's name or its
-# number.
+# number.  With MailPolicy->new(record => 1) all clients are recorded, for
+# MailPolicy::Trace.
 
 sub client {
     my ($self, $where, %option) = @_;
@@ -291,11 +293,18 @@ sub client {
         $option{port} = $where =~ /^\d+$/ ? $where : $self->port($where);
     }
 
-    my $client = MailPolicy::Client->new(%option);
+    my $client = MailPolicy::Client->new(
+        record => $self->{record}, %option);
 
     push @{ $self->{clients} }, $client;
+    push @{ $self->{records} }, $client->record() if $client->record();
     return $client;
 }
+
+
+# what was recorded, of all clients so far
+
+sub records { return @{ $_[0]{records} } }
 
 
 sub disconnect {

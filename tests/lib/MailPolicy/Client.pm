@@ -8,6 +8,14 @@ package MailPolicy::Client;
 #     like($c->cmd('EHLO client.example'), qr/^250 /m);
 #
 # A reply is one string: its lines as they came, without CRLF, joined by "\n".
+#
+# With record => 1, all octets are kept, for MailPolicy::Trace: record() is
+#
+#     { local, server => "address:port", events => [ [ when, who, octets ] ] }
+#
+# with who as "C" (sent) or "S" (received), and octets as inside of TLS.  When
+# is the clock that the scripted relay has, too: before the octets were sent,
+# or after they were received.
 
 use strict;
 use warnings;
@@ -17,11 +25,11 @@ use IO::Socket::INET;
 use IO::Socket::UNIX;
 use MIME::Base64 qw(encode_base64);
 use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
-use Time::HiRes qw(time);
+use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
 
 # port or path; timeout (10 s), from (local address), tls => 1 (implicit),
-# ssl => { IO::Socket::SSL options }
+# ssl => { IO::Socket::SSL options }, record => 1
 
 sub new {
     my ($class, %option) = @_;
@@ -35,9 +43,12 @@ sub new {
     }, $class;
 
     my $tls = delete $self->{tls};
+    my $record = delete $self->{record};
 
     $self->{socket} = $self->_connect();
     return $self unless $self->{socket};
+
+    $self->{record} = new_record($self->{socket}) if $record;
 
     # reads and writes are only tried when select() says so, and may still
     # find nothing to do (a TLS record without content)
@@ -46,6 +57,33 @@ sub new {
 
     return $self;
 }
+
+
+sub new_record {
+    my ($socket) = @_;
+
+    my %record = (events => []);
+
+    if ($socket->can('sockport')) {
+        $record{local} = $socket->sockhost() . ':' . $socket->sockport();
+        $record{server} = $socket->peerhost() . ':' . $socket->peerport();
+    }
+
+    return \%record;
+}
+
+
+# one more event
+
+sub recorded {
+    my ($record, $who, $octets, $when) = @_;
+
+    push @{ $record->{events} },
+        [ $when // clock_gettime(CLOCK_MONOTONIC), $who, $octets ];
+}
+
+
+sub record { return $_[0]{record} }
 
 
 sub _connect {
@@ -113,9 +151,13 @@ sub send_raw {
         return 0 if $left <= 0;
         select(undef, $vector, undef, $left) > 0 or return 0;
 
+        my $when = clock_gettime(CLOCK_MONOTONIC);
         my $n = syswrite($socket, $octets, min(length($octets) - $sent, 16384),
             $sent);
         return 0 unless defined $n || $!{EAGAIN};
+
+        recorded($self->{record}, 'C', substr($octets, $sent, $n), $when)
+            if $n && $self->{record};
         $sent += $n // 0;
     }
 
@@ -164,6 +206,7 @@ sub read_some {
             return undef;
         }
 
+        recorded($self->{record}, 'S', $octets) if $self->{record};
         return $octets;
     }
 }

@@ -172,8 +172,8 @@ sub plain {
 # (decoded), raw (as received, with the end of data), helo, xclient, auth,
 # mail_parameters, rcpt_parameters (a list, as rcpts), commands (since the
 # message before), connection (number), reply, accepted, ended and answered
-# (times) }.  Of BDAT: bdat => 1, chunks => [ sizes ], data and raw are the
-# octets.
+# (by the monotonic clock) }.  Of BDAT: bdat => 1, chunks => [ sizes ], data
+# and raw are the octets.
 
 sub received {
     my ($self) = @_;

@@ -14,7 +14,7 @@ use IO::Socket::INET;
 use JSON::PP ();
 use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
 use Storable ();
-use Time::HiRes qw(time);
+use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
 use MailPolicy::Relay::Parameters qw(parameters path wrong_parameters);
 
@@ -926,7 +926,7 @@ sub end_of_content {
         rcpts           => [ @{ $c->{rcpts} } ],
         rcpt_parameters => [ @{ $c->{rcpt_parameters} } ],
         %content,
-        ended           => time(),
+        ended           => clock_gettime(CLOCK_MONOTONIC),
         helo            => $c->{helo},
         xclient         => { %{ $c->{xclient} } },
         auth            => $c->{auth},
@@ -946,7 +946,7 @@ sub end_of_content {
     $c->{unanswered} = sub {
         my ($reply) = @_;
         $message->{reply} = $reply;
-        $message->{answered} = time();
+        $message->{answered} = clock_gettime(CLOCK_MONOTONIC);
         $message->{accepted} = $reply ne ''
             && !(grep { !/^250/ } split /\n/, $reply) ? 1 : 0;
         $self->store($message);
