@@ -175,6 +175,11 @@ sub check_sums {
 }
 
 
+# a worker that is not connected yet counts for itself: two each, in four
+
+ok($t->wait_for(sub { 8 <= grep { /\bcmd=(?!client|NULL)/ }
+    split /\n/, $redis->cmd('CLIENT', 'LIST') }), 'all are connected');
+
 # one message per session
 
 my @replies = all_at_once('one', \&one_per_session);
