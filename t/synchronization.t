@@ -17,6 +17,7 @@ use MailPolicy;
 my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay');
 
+$t->certificate();
 $t->write_file('users', "alice\@example.com:{PLAIN}secret\n");
 
 $t->conf(<<'EOF');
@@ -37,6 +38,20 @@ mail {
         protocol    smtp;
         policy_auth            file:%%DIR%%/users;
         policy_auth_plaintext  on;
+    }
+
+    ssl_certificate      %%DIR%%/localhost.crt;
+    ssl_certificate_key  %%DIR%%/localhost.key;
+
+    server {
+        listen      127.0.0.1:%%PORT_tls%% ssl;
+        protocol    smtp;
+    }
+
+    server {
+        listen      127.0.0.1:%%PORT_tlsdelay%% ssl;
+        protocol    smtp;
+        smtp_greeting_delay  300ms;
     }
 
     server {
@@ -95,6 +110,15 @@ my $c = $t->client('smtp');
 $c->send_raw("EHLO client.example\r\n");
 kill('CONT', $worker);
 cut_off($c, 'before the greeting');
+
+$c = $t->client('tls', tls => 1);
+like($c->greeting(), qr/^220 /, 'TLS');
+like($c->ehlo(), qr/^250 /m, 'TLS, EHLO behind the greeting');
+like($c->quit(), qr/^221 /, 'TLS, QUIT');
+
+$c = $t->client('tlsdelay', tls => 1);
+$c->send_raw("EHLO client.example\r\n");
+cut_off($c, 'under TLS, during smtp_greeting_delay');
 
 $c = $t->client('delay');
 sleep(0.05);

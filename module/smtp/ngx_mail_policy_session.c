@@ -121,18 +121,24 @@ ngx_mail_policy_session_init(ngx_mail_session_t *ms, ngx_connection_t *c)
 }
 
 
-/*
- * SMUG-10: who speaks before the greeting does not wait for replies at all.
- * Under TLS the kernel's buffer holds the client's records, which may well be
- * of the handshake.
- */
+/* SMUG-10: who speaks before the greeting does not wait for replies at all */
 
 static ngx_uint_t
 ngx_mail_policy_session_early(ngx_connection_t *c)
 {
-    u_char  octet;
+    u_char      octet;
+    ngx_uint_t  early;
 
-    return c->ssl == NULL && recv(c->fd, &octet, 1, MSG_PEEK) > 0;
+    if (c->ssl == NULL) {
+        return recv(c->fd, &octet, 1, MSG_PEEK) > 0;
+    }
+
+    /* that there is nothing is no error that anybody should find later */
+
+    early = SSL_peek(c->ssl->connection, &octet, 1) > 0;
+    ERR_clear_error();
+
+    return early;
 }
 
 
