@@ -84,16 +84,6 @@ my $async = MailPolicy::Async->new($t, $relay, 'main');
 sub asked { return $fake->asked(@_) }
 
 
-sub session {
-    my ($where) = @_;
-
-    my $c = $t->client($where);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
-}
-
-
 my $number = 0;
 
 # a client that is about to ask Redis: (client, key)
@@ -102,7 +92,7 @@ sub ready {
     my ($point, $nginx, $hurried) = @_;
 
     my $key = 'k' . ++$number . '@example.com';
-    my $c = session(($hurried // '') . ($point eq 'A2' ? 'auth_' : '')
+    my $c = $async->session(($hurried // '') . ($point eq 'A2' ? 'auth_' : '')
         . ($nginx // 'main'));
 
     $c->cmd("MAIL FROM:<$key>") if $point eq 'A4';
@@ -179,7 +169,7 @@ sub steady {
         my $reply;
 
         $t->wait_for(sub {
-            my $c = session('main');
+            my $c = $async->session('main');
             $reply = ($c->send_mail('w@example.com', [ 'r@example.net' ],
                 "x\n"))[-1];
             $c->quit();
@@ -187,14 +177,6 @@ sub steady {
         });
         return $reply;
     });
-}
-
-
-sub is_reply {
-    my ($c, $code, $name) = @_;
-
-    local $Test::Builder::Level = $Test::Builder::Level + 1;
-    like($c->read_reply(), qr/^$code /, "$name: $code");
 }
 
 
@@ -221,7 +203,7 @@ for my $point (@POINTS) {
 
     my ($c, $key) = waiting($point, 'late', 'main', 'hurried_');
     my $name = $async->cell($point, 'E3', 'timeout');
-    is_reply($c, $point eq 'A3' ? '250' : '421', $name);
+    $async->is_reply($c, $point eq 'A3' ? '250' : '421', $name);
     $c->close();
     given_back($name, $key) if $point ne 'A2';
     sleep(LATE);
@@ -231,7 +213,7 @@ for my $point (@POINTS) {
 
     $name = $async->cell($point, 'E4', 'it closes');
     ($c, $key) = waiting($point, 'close');
-    is_reply($c, $AWAY{$point}, $name) if $AWAY{$point};
+    $async->is_reply($c, $AWAY{$point}, $name) if $AWAY{$point};
     $fake->mode('good');
     like($c->cmd('NOOP'), qr/^250 /, "$name: the session goes on");
     steady($name);
@@ -251,7 +233,7 @@ for my $point (@POINTS) {
 
     $name = $async->cell($point, 'E6', 'twice');
     ($c, $key) = waiting($point, 'twice');
-    is_reply($c, $ANSWER{$point}, $name) if $ANSWER{$point};
+    $async->is_reply($c, $ANSWER{$point}, $name) if $ANSWER{$point};
     $fake->mode('good');
     like($c->cmd('NOOP'), qr/^250 /, "$name: the session goes on");
     $c->close();
@@ -302,13 +284,13 @@ for my $client (@clients) {
     my ($point, $c, $key) = @$client;
     my $name = $async->cell($point, 'E7', 'reload');
 
-    is_reply($c, $ANSWER{$point}, $name) if $ANSWER{$point};
-    is_reply($c, '421 4\.3\.2', $name);
+    $async->is_reply($c, $ANSWER{$point}, $name) if $ANSWER{$point};
+    $async->is_reply($c, '421 4\.3\.2', $name);
     ok($c->wait_close(), "$name: closed");
     given_back($name, $key) if $point ne 'A2';
 }
 
-old_gone('ASYNC E7', 'reload', 5);
+$async->old_gone('reload', 'ASYNC E7');
 
 # E8: worker_shutdown_timeout, and no answers
 
@@ -323,7 +305,7 @@ for my $client (@clients) {
     ok($c->wait_close(5), $async->cell($point, 'E8', 'closed'));
 }
 
-old_gone('ASYNC E8', 'hasty', 5);
+$async->old_gone('hasty', 'ASYNC E8');
 cmp_ok(time() - $begin, '<', 5, 'ASYNC E8 in time');
 
 steady('at the end');
@@ -331,13 +313,3 @@ $async->complete(@POINTS);
 $t->stop($_) for qw(main reload hasty);
 $fake->stop();
 $t->done();
-
-
-sub old_gone {
-    my ($name, $nginx, $timeout) = @_;
-
-    ok($t->wait_for(sub {
-        my @all = $t->instance($nginx)->all_worker_pids();
-        return @all == 1;
-    }, $timeout), "$name: the old worker is gone");
-}

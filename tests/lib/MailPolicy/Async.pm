@@ -126,6 +126,42 @@ sub steady {
 }
 
 
+# a client after EHLO
+
+sub session {
+    my ($self, $where) = @_;
+
+    my $c = $self->{t}->client($where);
+    $c->greeting();
+    $c->ehlo();
+    return $c;
+}
+
+
+# the next reply that a client gets
+
+sub is_reply {
+    my ($self, $c, $code, $name) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    like($c->read_reply(), qr/^$code /, "$name: " . ($code =~ tr/\\//dr));
+}
+
+
+# a reload is over
+
+sub old_gone {
+    my ($self, $nginx, $name) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    ok($self->{t}->wait_for(sub {
+        return 1 == $self->{t}->instance($nginx)->all_worker_pids();
+    }), "$name: the old worker is gone");
+}
+
+
 # the cells that there are not; all others of these points were tested
 
 sub complete {
