@@ -8,6 +8,7 @@
 
 #include "mpol_addr.h"
 #include "mpol_text.h"
+#include "mpol_word.h"
 
 
 /* RFC 5321 section 4.5.3.1 */
@@ -33,7 +34,6 @@ static size_t  mpol_addr_ipv6_group(const uint8_t *p, size_t len);
 static int  mpol_addr_atext(uint8_t c, unsigned allow);
 static int  mpol_addr_let_dig(uint8_t c, unsigned allow);
 static int  mpol_addr_non_ascii(uint8_t c, unsigned allow);
-static int  mpol_addr_same(const uint8_t *p, const char *lower, size_t len);
 
 
 int
@@ -127,8 +127,8 @@ mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
     } else {
         n = 0;
 
-        if (!(allow & MPOL_PATH_POSTMASTER) || pos != 10
-            || !mpol_addr_same(p, "postmaster", 10))
+        if (!(allow & MPOL_PATH_POSTMASTER)
+            || !mpol_word_is(&path->local, "POSTMASTER"))
         {
             return MPOL_BAD;
         }
@@ -355,6 +355,7 @@ static size_t
 mpol_addr_literal(const uint8_t *p, size_t len)
 {
     size_t          n;
+    mpol_str_t      tag;
     const uint8_t  *end;
 
     end = memchr(p, ']', len);
@@ -364,7 +365,10 @@ mpol_addr_literal(const uint8_t *p, size_t len)
 
     n = (size_t) (end - p) + 1;
 
-    if (n > 7 && mpol_addr_same(p + 1, "ipv6:", 5)) {
+    tag.data = p + 1;
+    tag.len = 5;
+
+    if (n > 7 && mpol_word_is(&tag, "IPV6:")) {
         return mpol_addr_ipv6(p + 6, n - 7) ? n : 0;
     }
 
@@ -516,26 +520,4 @@ static int
 mpol_addr_non_ascii(uint8_t c, unsigned allow)
 {
     return c > 127 && (allow & MPOL_PATH_UTF8);
-}
-
-
-static int
-mpol_addr_same(const uint8_t *p, const char *lower, size_t len)
-{
-    size_t   i;
-    uint8_t  c;
-
-    for (i = 0; i < len; i++) {
-        c = p[i];
-
-        if (c >= 'A' && c <= 'Z') {
-            c = (uint8_t) (c | 0x20);
-        }
-
-        if (c != (uint8_t) lower[i]) {
-            return 0;
-        }
-    }
-
-    return 1;
 }

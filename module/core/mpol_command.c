@@ -8,6 +8,7 @@
 
 #include "mpol_command.h"
 #include "mpol_text.h"
+#include "mpol_word.h"
 
 
 typedef struct {
@@ -53,14 +54,9 @@ static int  mpol_rcpt_notify(const mpol_param_t *param, void *data);
 static unsigned  mpol_rcpt_notify_flag(const mpol_str_t *word);
 static int  mpol_rcpt_orcpt(const mpol_param_t *param, void *data);
 static int  mpol_rcpt_orcpt_utf8(const uint8_t *p, size_t len);
-static int  mpol_command_number(const uint8_t *p, size_t len, uint64_t *n);
-static int  mpol_command_keyword(uint8_t c);
-static int  mpol_command_same(const mpol_str_t *s, const char *upper,
-    size_t len);
-static uint8_t  mpol_command_upper(uint8_t c);
+static int  mpol_param_keyword(uint8_t c);
 
 
-#define mpol_same(s, upper)    mpol_command_same(s, upper, sizeof(upper) - 1)
 #define mpol_count(table)      (sizeof(table) / sizeof(table[0]))
 #define mpol_verb(name, verb)  { name, sizeof(name) - 1, verb }
 #define mpol_rule(name, extensions, parse)                                   \
@@ -142,8 +138,8 @@ mpol_command_parse(const uint8_t *line, size_t len, mpol_command_t *cmd)
     }
 
     for (i = 0; i < mpol_count(mpol_verbs); i++) {
-        if (mpol_command_same(&cmd->name, mpol_verbs[i].name,
-                              mpol_verbs[i].len))
+        if (mpol_word_same(&cmd->name, mpol_verbs[i].name,
+                           mpol_verbs[i].len))
         {
             cmd->verb = mpol_verbs[i].verb;
             return;
@@ -232,20 +228,21 @@ mpol_bdat_parse(const uint8_t *arg, size_t len, mpol_bdat_t *bdat)
         last.data = space + 1;
         last.len = len - n - 1;
 
-        if (!mpol_same(&last, "LAST")) {
+        if (!mpol_word_is(&last, "LAST")) {
             return MPOL_ARG_SYNTAX;
         }
 
         bdat->last = 1;
     }
 
-    rc = mpol_command_number(arg, n, &bdat->size);
+    rc = mpol_word_number(arg, n, &bdat->size);
 
-    if (rc == MPOL_OK && bdat->size > INT64_MAX) {
-        return MPOL_ARG_LONG;
+    if (rc == MPOL_BAD) {
+        return MPOL_ARG_SYNTAX;
     }
 
-    return rc;
+    return (rc != MPOL_OK || bdat->size > INT64_MAX) ? MPOL_ARG_LONG
+                                                     : MPOL_OK;
 }
 
 
@@ -259,7 +256,7 @@ mpol_arg_path(const uint8_t *arg, size_t len, const char *prefix,
     head.data = arg;
     head.len = (len < prefix_len) ? len : prefix_len;
 
-    if (!mpol_command_same(&head, prefix, prefix_len)) {
+    if (!mpol_word_same(&head, prefix, prefix_len)) {
         return MPOL_ARG_SYNTAX;
     }
 
@@ -307,7 +304,7 @@ mpol_arg_params(const uint8_t *p, size_t len, unsigned offered,
         }
 
         for (i = 0; i < nrules; i++) {
-            if (mpol_command_same(&param.name, rules[i].name, rules[i].len)) {
+            if (mpol_word_same(&param.name, rules[i].name, rules[i].len)) {
                 break;
             }
         }
@@ -347,7 +344,7 @@ mpol_param_next(const uint8_t *p, size_t len, mpol_param_t *param,
     n = (end != NULL) ? (size_t) (end - p) : len;
 
     for (i = 0; i < n && p[i] != '='; i++) {
-        if (!mpol_command_keyword(p[i]) || (p[i] == '-' && i == 0)) {
+        if (!mpol_param_keyword(p[i]) || (p[i] == '-' && i == 0)) {
             return MPOL_ARG_SYNTAX;
         }
     }
@@ -380,8 +377,7 @@ mpol_mail_size(const mpol_param_t *param, void *data)
 
     mail->size_set = 1;
 
-    return mpol_command_number(param->value.data, param->value.len,
-                               &mail->size)
+    return mpol_word_number(param->value.data, param->value.len, &mail->size)
            == MPOL_OK ? MPOL_OK : MPOL_BAD;
 }
 
@@ -393,17 +389,17 @@ mpol_mail_body(const mpol_param_t *param, void *data)
 {
     mpol_mail_t  *mail = data;
 
-    if (mpol_same(&param->value, "7BIT")) {
+    if (mpol_word_is(&param->value, "7BIT")) {
         mail->body = MPOL_BODY_7BIT;
         return MPOL_OK;
     }
 
-    if (mpol_same(&param->value, "8BITMIME")) {
+    if (mpol_word_is(&param->value, "8BITMIME")) {
         mail->body = MPOL_BODY_8BITMIME;
         return (param->offered & MPOL_EXT_8BITMIME) ? MPOL_OK : MPOL_BAD;
     }
 
-    if (mpol_same(&param->value, "BINARYMIME")) {
+    if (mpol_word_is(&param->value, "BINARYMIME")) {
         mail->body = MPOL_BODY_BINARYMIME;
         return (param->offered & MPOL_EXT_BINARYMIME) ? MPOL_OK : MPOL_BAD;
     }
@@ -445,12 +441,12 @@ mpol_mail_ret(const mpol_param_t *param, void *data)
 {
     mpol_mail_t  *mail = data;
 
-    if (mpol_same(&param->value, "FULL")) {
+    if (mpol_word_is(&param->value, "FULL")) {
         mail->ret = MPOL_RET_FULL;
         return MPOL_OK;
     }
 
-    if (mpol_same(&param->value, "HDRS")) {
+    if (mpol_word_is(&param->value, "HDRS")) {
         mail->ret = MPOL_RET_HDRS;
         return MPOL_OK;
     }
@@ -513,19 +509,19 @@ mpol_rcpt_notify(const mpol_param_t *param, void *data)
 static unsigned
 mpol_rcpt_notify_flag(const mpol_str_t *word)
 {
-    if (mpol_same(word, "NEVER")) {
+    if (mpol_word_is(word, "NEVER")) {
         return MPOL_NOTIFY_NEVER;
     }
 
-    if (mpol_same(word, "SUCCESS")) {
+    if (mpol_word_is(word, "SUCCESS")) {
         return MPOL_NOTIFY_SUCCESS;
     }
 
-    if (mpol_same(word, "FAILURE")) {
+    if (mpol_word_is(word, "FAILURE")) {
         return MPOL_NOTIFY_FAILURE;
     }
 
-    if (mpol_same(word, "DELAY")) {
+    if (mpol_word_is(word, "DELAY")) {
         return MPOL_NOTIFY_DELAY;
     }
 
@@ -546,7 +542,7 @@ mpol_rcpt_orcpt(const mpol_param_t *param, void *data)
     p = param->value.data;
     len = param->value.len;
 
-    for (n = 0; n < len && mpol_command_keyword(p[n]); n++) { /* void */ }
+    for (n = 0; n < len && mpol_param_keyword(p[n]); n++) { /* void */ }
 
     type.data = p;
     type.len = n;
@@ -557,7 +553,7 @@ mpol_rcpt_orcpt(const mpol_param_t *param, void *data)
         return MPOL_BAD;
     }
 
-    if (mpol_same(&type, "UTF-8") && (param->offered & MPOL_EXT_SMTPUTF8)) {
+    if (mpol_word_is(&type, "UTF-8") && (param->offered & MPOL_EXT_SMTPUTF8)) {
         return mpol_rcpt_orcpt_utf8(p + n, len - n);
     }
 
@@ -594,75 +590,11 @@ mpol_rcpt_orcpt_utf8(const uint8_t *p, size_t len)
 }
 
 
-/*
- * RFC 1870 section 5, RFC 3030 section 2: 1*20DIGIT, which can be more than
- * 2^64.  MPOL_ARG_LONG if it is, MPOL_ARG_SYNTAX if it is no such number.
- */
-
-static int
-mpol_command_number(const uint8_t *p, size_t len, uint64_t *n)
-{
-    int       rc;
-    size_t    i;
-    uint64_t  digit;
-
-    *n = 0;
-    rc = MPOL_OK;
-
-    if (len == 0 || len > 20) {
-        return MPOL_ARG_SYNTAX;
-    }
-
-    for (i = 0; i < len; i++) {
-        if (p[i] < '0' || p[i] > '9') {
-            return MPOL_ARG_SYNTAX;
-        }
-
-        digit = (uint64_t) p[i] - '0';
-
-        if (*n > (UINT64_MAX - digit) / 10) {
-            rc = MPOL_ARG_LONG;
-        }
-
-        *n = *n * 10 + digit;
-    }
-
-    return rc;
-}
-
-
 /* an octet of esmtp-keyword; and of addr-type, where no others are in use */
 
 static int
-mpol_command_keyword(uint8_t c)
+mpol_param_keyword(uint8_t c)
 {
-    c = mpol_command_upper(c);
-
-    return (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
-}
-
-
-static int
-mpol_command_same(const mpol_str_t *s, const char *upper, size_t len)
-{
-    size_t  i;
-
-    if (s->len != len) {
-        return 0;
-    }
-
-    for (i = 0; i < len; i++) {
-        if (mpol_command_upper(s->data[i]) != (uint8_t) upper[i]) {
-            return 0;
-        }
-    }
-
-    return 1;
-}
-
-
-static uint8_t
-mpol_command_upper(uint8_t c)
-{
-    return (c >= 'a' && c <= 'z') ? (uint8_t) (c & ~0x20) : c;
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')
+           || (c >= '0' && c <= '9') || c == '-';
 }

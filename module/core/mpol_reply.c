@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "mpol_reply.h"
+#include "mpol_word.h"
 
 
 #define CR  13
@@ -354,28 +355,10 @@ mpol_ehlo_word(const uint8_t **p, const uint8_t *end, mpol_str_t *word)
 static unsigned
 mpol_ehlo_flag(const mpol_keyword_t *table, size_t n, const mpol_str_t *word)
 {
-    size_t   i, k;
-    uint8_t  c;
+    size_t  i;
 
     for (i = 0; i < n; i++) {
-
-        if (word->len != table[i].len) {
-            continue;
-        }
-
-        for (k = 0; k < word->len; k++) {
-            c = word->data[k];
-
-            if (c >= 'a' && c <= 'z') {
-                c = (uint8_t) (c & ~0x20);
-            }
-
-            if (c != (uint8_t) table[i].name[k]) {
-                break;
-            }
-        }
-
-        if (k == word->len) {
+        if (mpol_word_same(word, table[i].name, table[i].len)) {
             return table[i].flag;
         }
     }
