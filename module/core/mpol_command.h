@@ -11,22 +11,10 @@
  *     command = verb [ SP argument ]
  *     mail    = "MAIL FROM:" Reverse-path [ SP Mail-parameters ]
  *     rcpt    = "RCPT TO:" Forward-path [ SP Rcpt-parameters ]
- *     param   = esmtp-keyword [ "=" esmtp-value ]
  *     bdat    = "BDAT" SP 1*20DIGIT [ SP "LAST" ]             RFC 3030
  *
  * A single space behind the colon is tolerated, as many clients send it;
- * trailing white space is dropped.  Each known parameter may stand once:
- *
- *     SIZE = 1*20DIGIT                                        RFC 1870
- *     BODY = "7BIT" / "8BITMIME" / "BINARYMIME"               RFC 6152, 3030
- *     AUTH = xtext                                            RFC 4954
- *     SMTPUTF8                                                RFC 6531
- *     RET  = "FULL" / "HDRS"          ENVID = xtext           RFC 3461
- *     NOTIFY = "NEVER" / 1#( "SUCCESS" / "FAILURE" / "DELAY" )
- *     ORCPT  = addr-type ";" xtext
- *
- * What xtext stands for is printable: an encoded control octet has no place
- * in an address or an id.  It is not decoded here.
+ * trailing white space is dropped.  The parameters are in mpol_param.h.
  */
 
 

@@ -38,6 +38,14 @@ mpol_word_same(const mpol_str_t *s, const char *upper, size_t len)
 
 
 int
+mpol_word_octet(uint8_t c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')
+           || (c >= '0' && c <= '9') || c == '-';
+}
+
+
+int
 mpol_word_number(const uint8_t *p, size_t len, uint64_t *n)
 {
     int       rc;

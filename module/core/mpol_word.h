@@ -32,6 +32,12 @@ int mpol_word_same(const mpol_str_t *s, const char *upper, size_t len);
 #define mpol_word_is(s, upper)  mpol_word_same(s, upper, sizeof(upper) - 1)
 
 /*
+ * 1 if c is a letter, a digit or "-": esmtp-keyword is made of them, and
+ * addr-type (RFC 3464 section 2.1.2), where no others are in use.
+ */
+int mpol_word_octet(uint8_t c);
+
+/*
  * 1*20DIGIT, RFC 1870 section 5 and RFC 3030 section 2.  Returns MPOL_OK
  * with *n, MPOL_WORD_LONG, or MPOL_BAD; *n is then undefined.
  */

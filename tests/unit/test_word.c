@@ -93,6 +93,25 @@ test_word(size_t i)
 }
 
 
+static void
+test_keyword(void)
+{
+    int  c;
+
+    for (c = 0; c < 256; c++) {
+        if (mpol_word_octet((uint8_t) c)
+            != (c != 0 && strchr("abcdefghijklmnopqrstuvwxyz"
+                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", c)
+                          != NULL))
+        {
+            break;
+        }
+    }
+
+    is_u64((uint64_t) c, 256, "each octet in a keyword");
+}
+
+
 /* only a letter has another octet that means the same */
 
 static void
@@ -139,6 +158,7 @@ main(void)
         test_word(i);
     }
 
+    test_keyword();
     test_octets();
 
     return done_testing();
