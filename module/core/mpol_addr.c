@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mpol_addr.h"
+#include "mpol_literal.h"
 #include "mpol_text.h"
 #include "mpol_word.h"
 
@@ -27,10 +28,6 @@ static size_t  mpol_addr_dot_string(const uint8_t *p, size_t len,
     unsigned allow);
 static size_t  mpol_addr_quoted(const uint8_t *p, size_t len, unsigned allow);
 static size_t  mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow);
-static size_t  mpol_addr_literal(const uint8_t *p, size_t len);
-static int  mpol_addr_ipv4(const uint8_t *p, size_t len);
-static int  mpol_addr_ipv6(const uint8_t *p, size_t len);
-static size_t  mpol_addr_ipv6_group(const uint8_t *p, size_t len);
 static int  mpol_addr_atext(uint8_t c, unsigned allow);
 static int  mpol_addr_let_dig(uint8_t c, unsigned allow);
 static int  mpol_addr_non_ascii(uint8_t c, unsigned allow);
@@ -118,7 +115,7 @@ mpol_path_mailbox(const uint8_t *p, size_t len, unsigned allow,
         pos++;
         path->literal = (pos < len && p[pos] == '[') ? 1 : 0;
 
-        n = path->literal ? mpol_addr_literal(p + pos, len - pos)
+        n = path->literal ? mpol_literal_scan(p + pos, len - pos)
                           : mpol_addr_domain(p + pos, len - pos, allow);
         if (n == 0) {
             return MPOL_BAD;
@@ -209,7 +206,7 @@ mpol_domain_valid(const uint8_t *p, size_t len)
     }
 
     if (p[0] == '[') {
-        return mpol_addr_literal(p, len) == len;
+        return mpol_literal_scan(p, len) == len;
     }
 
     return mpol_addr_domain(p, len, 0) == len;
@@ -246,7 +243,7 @@ mpol_hostname_clean(const uint8_t *p, size_t len)
     }
 
     if (p[0] == '[') {
-        return mpol_addr_literal(p, len) == len;
+        return mpol_literal_scan(p, len) == len;
     }
 
     for (i = 0; i < len; i++) {
@@ -346,150 +343,6 @@ mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow)
     }
 
     return (i == label || p[i - 1] == '-') ? 0 : i;
-}
-
-
-/* RFC 5321 section 4.1.3; no tag but "IPv6" has ever been registered */
-
-static size_t
-mpol_addr_literal(const uint8_t *p, size_t len)
-{
-    size_t          n;
-    mpol_str_t      tag;
-    const uint8_t  *end;
-
-    end = memchr(p, ']', len);
-    if (end == NULL) {
-        return 0;
-    }
-
-    n = (size_t) (end - p) + 1;
-
-    tag.data = p + 1;
-    tag.len = 5;
-
-    if (n > 7 && mpol_word_is(&tag, "IPV6:")) {
-        return mpol_addr_ipv6(p + 6, n - 7) ? n : 0;
-    }
-
-    return mpol_addr_ipv4(p + 1, n - 2) ? n : 0;
-}
-
-
-static int
-mpol_addr_ipv4(const uint8_t *p, size_t len)
-{
-    size_t    digits, i;
-    unsigned  dots, value;
-
-    dots = 0;
-    value = 0;
-    digits = 0;
-
-    for (i = 0; i < len; i++) {
-
-        if (p[i] == '.' && digits != 0) {
-            dots++;
-            value = 0;
-            digits = 0;
-            continue;
-        }
-
-        if (p[i] < '0' || p[i] > '9') {
-            return 0;
-        }
-
-        value = value * 10 + (unsigned) (p[i] - '0');
-
-        if (++digits > 3 || value > 255) {
-            return 0;
-        }
-    }
-
-    return dots == 3 && digits != 0;
-}
-
-
-/*
- * IPv6-addr.  "::" may stand for a single group of zeros too: RFC 5321 says
- * two at least, RFC 4291 section 2.2 one, and resolvers print one.
- */
-
-static int
-mpol_addr_ipv6(const uint8_t *p, size_t len)
-{
-    int       shortened;
-    size_t    i, n;
-    unsigned  groups;
-
-    i = 0;
-    groups = 0;
-    shortened = 0;
-
-    for ( ;; ) {
-
-        if (len - i >= 2 && p[i] == ':' && p[i + 1] == ':') {
-            if (shortened) {
-                return 0;
-            }
-
-            shortened = 1;
-            i += 2;
-
-            if (i == len) {
-                break;
-            }
-
-        } else if (groups != 0) {
-            if (p[i] != ':') {
-                return 0;
-            }
-
-            i++;
-        }
-
-        n = mpol_addr_ipv6_group(p + i, len - i);
-
-        if (i + n < len && p[i + n] == '.') {
-            groups += 2;
-
-            if (!mpol_addr_ipv4(p + i, len - i)) {
-                return 0;
-            }
-
-            break;
-        }
-
-        if (n == 0 || ++groups > 8) {
-            return 0;
-        }
-
-        i += n;
-
-        if (i == len) {
-            break;
-        }
-    }
-
-    return shortened ? groups <= 7 : groups == 8;
-}
-
-
-static size_t
-mpol_addr_ipv6_group(const uint8_t *p, size_t len)
-{
-    size_t   i;
-    uint8_t  c;
-
-    for (i = 0; i < len && i < 4; i++) {
-        c = (uint8_t) (p[i] | 0x20);
-
-        if (!(p[i] >= '0' && p[i] <= '9') && !(c >= 'a' && c <= 'f')) {
-            break;
-        }
-    }
-
-    return i;
 }
 
 

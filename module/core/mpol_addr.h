@@ -5,7 +5,8 @@
 
 
 /*
- * Paths and mailboxes, RFC 5321 section 4.1.2 (and 4.1.3 for literals).
+ * Paths and mailboxes, RFC 5321 section 4.1.2; address literals are in
+ * mpol_literal.h.
  *
  *     Path       = "<" [ A-d-l ":" ] Mailbox ">"      A-d-l is dropped
  *     Mailbox    = Local-part "@" ( Domain / address-literal )

@@ -4,14 +4,16 @@
  */
 
 
-/* a path and what stands behind it; or a domain or host name */
+/* a path and what stands behind it; or a domain, literal or host name */
 
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpol_addr.h"
+#include "mpol_literal.h"
 #include "mpol_sasl.h"
 
 
@@ -178,6 +180,63 @@ check_domain(const uint8_t *p, size_t len)
 }
 
 
+/*
+ * The resolver is of the same opinion, but has no zeros in front of a number
+ * in an IPv4 address: they are counted as octal by some.
+ */
+
+static void
+check_literal(const uint8_t *p, size_t len)
+{
+    int              ours, theirs, zeros;
+    char             s[64];
+    size_t           i, n, tag;
+    unsigned char    addr[16];
+
+    n = mpol_literal_scan(p, len);
+    assert(n <= len);
+
+    if (n != 0) {
+        assert(p[0] == '[' && p[n - 1] == ']');
+        assert(memchr(p, ']', n) == p + n - 1);
+    }
+
+    if (len < 2 || p[0] != '[' || p[len - 1] != ']') {
+        return;
+    }
+
+    ours = n == len;
+    tag = (len > 6 && memcmp(p + 1, "IPv6:", 5) == 0) ? 6 : 1;
+    n = len - tag - 1;
+
+    if (n >= sizeof(s)) {
+        return;
+    }
+
+    memcpy(s, p + tag, n);
+    s[n] = '\0';
+
+    if (strlen(s) != n) {
+        assert(!ours);
+        return;
+    }
+
+    for (i = 0, zeros = 0; i + 1 < n; i++) {
+        if (s[i] == '0' && (i == 0 || s[i - 1] == '.' || s[i - 1] == ':')
+            && s[i + 1] >= '0' && s[i + 1] <= '9')
+        {
+            zeros = 1;
+        }
+    }
+
+    theirs = inet_pton(tag == 6 ? AF_INET6 : AF_INET, s, addr) == 1;
+
+    if (tag == 6 || (p[1] | 0x20) != 'i') {
+        assert(ours == theirs || (zeros && ours && strchr(s, '.') != NULL));
+    }
+}
+
+
 static void
 check_hostname(const uint8_t *p, size_t len)
 {
@@ -220,6 +279,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
 
     check_domain(p, size);
+    check_literal(p, size);
     check_hostname(p, size);
 
     free(p);
