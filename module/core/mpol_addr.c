@@ -28,6 +28,7 @@ static size_t  mpol_addr_dot_string(const uint8_t *p, size_t len,
     unsigned allow);
 static size_t  mpol_addr_quoted(const uint8_t *p, size_t len, unsigned allow);
 static size_t  mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow);
+static int  mpol_addr_stop(const uint8_t *p, size_t len);
 static int  mpol_addr_atext(uint8_t c, unsigned allow);
 static int  mpol_addr_let_dig(uint8_t c, unsigned allow);
 static int  mpol_addr_non_ascii(uint8_t c, unsigned allow);
@@ -323,6 +324,10 @@ mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow)
 
     for (i = 0; i < len; i++) {
 
+        if (mpol_addr_stop(p + i, len - i)) {
+            return 0;
+        }
+
         if (mpol_addr_let_dig(p[i], allow)) {
             continue;
         }
@@ -343,6 +348,21 @@ mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow)
     }
 
     return (i == label || p[i - 1] == '-') ? 0 : i;
+}
+
+
+/*
+ * U+3002, U+FF0E, U+FF61: dots to a relay that maps names as RFC 3490 section
+ * 3.1 does, and the domain another one than we looked at.
+ */
+
+static int
+mpol_addr_stop(const uint8_t *p, size_t len)
+{
+    return len >= 3
+           && ((p[0] == 0xe3 && p[1] == 0x80 && p[2] == 0x82)
+               || (p[0] == 0xef && p[1] == 0xbc && p[2] == 0x8e)
+               || (p[0] == 0xef && p[1] == 0xbd && p[2] == 0xa1));
 }
 
 

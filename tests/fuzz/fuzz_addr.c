@@ -54,6 +54,25 @@ check_octets(const uint8_t *p, size_t len, int eightbit)
 }
 
 
+/* who maps names as IDNA once did sees the same domain */
+
+static void
+check_stops(const mpol_str_t *domain)
+{
+    size_t  i, k;
+
+    static const uint8_t  stops[][3] = {
+        { 0xe3, 0x80, 0x82 }, { 0xef, 0xbc, 0x8e }, { 0xef, 0xbd, 0xa1 }
+    };
+
+    for (i = 0; i + 3 <= domain->len; i++) {
+        for (k = 0; k < 3; k++) {
+            assert(memcmp(domain->data + i, stops[k], 3) != 0);
+        }
+    }
+}
+
+
 /* what is sent on means the same to who reads it */
 
 static void
@@ -134,6 +153,7 @@ check_path(const uint8_t *p, size_t len, unsigned allow)
     assert(!path.eightbit || (allow & MPOL_PATH_UTF8));
 
     check_octets(p, used, path.eightbit);
+    check_stops(&path.domain);
 
     assert(!has(&path.domain, '@') && !has(&path.domain, '"'));
     assert(path.eightbit || path.domain.len == 0

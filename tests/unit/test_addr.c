@@ -17,6 +17,9 @@
 #define UML    "\xc3\xa4"
 #define UML8   UML UML UML UML UML UML UML UML
 #define EURO   "\xe2\x82\xac"
+#define U3002  "\xe3\x80\x82"
+#define UFF0E  "\xef\xbc\x8e"
+#define UFF61  "\xef\xbd\xa1"
 #define L63    "123456789012345678901234567890123456789012345678901234567890123"
 #define D50    "a23456789.b23456789.c23456789.d23456789.e23456789."
 
@@ -161,6 +164,22 @@ static const case_t  cases[] = {
     { "<" UML "postmaster>", U8 | PM, SYN, 0, 0, 0, 0, 0 },
     { "<@x:postmaster>", U8 | PM, SYN, 0, 0, 0, 0, 0 },
     { UML "<a@b>", U8, SYN, 0, 0, 0, 0, 0 },
+
+    /* nor what may be a dot to somebody else, as part of a domain */
+    { "<a@ours" U3002 "example>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@ours" UFF0E "example>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@ours" UFF61 "example>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@" U3002 ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@b.c" UFF0E ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@" UML "." UFF61 "." UML ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<\"a\"@" UML U3002 UML ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<@x" U3002 "y:a@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<@x,@y" UFF0E "z:a@b>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@ours" U3002 "example>", 0, BIT8, 0, 0, 0, 0, 0 },
+    { "<" U3002 UFF0E UFF61 "@b>", U8, 0, U3002 UFF0E UFF61, "b", "", 0, 0 },
+    { "<\"" UFF0E "\"@b>", U8, 0, "\"" UFF0E "\"", "b", "", 1, 0 },
+    { "<a@b\xe3\x80\x81>", U8, 0, "a", "b\xe3\x80\x81", "", 0, 0 },
+    { "<a@b\xe3\x80>\x82", U8, SYN, 0, 0, 0, 0, 0 },
 
     /* what is no UTF-8, or a C1 control */
     { "<\xe4@b>", U8, SYN, 0, 0, 0, 0, 0 },
@@ -433,51 +452,63 @@ test_host_octets(void)
 }
 
 
+static size_t
+put_character(uint8_t *p, uint32_t c)
+{
+    size_t  n;
+
+    n = 0;
+
+    if (c < 0x800) {
+        p[n++] = (uint8_t) (0xc0 | c >> 6);
+
+    } else {
+        if (c < 0x10000) {
+            p[n++] = (uint8_t) (0xe0 | c >> 12);
+
+        } else {
+            p[n++] = (uint8_t) (0xf0 | c >> 18);
+            p[n++] = (uint8_t) (0x80 | (c >> 12 & 0x3f));
+        }
+
+        p[n++] = (uint8_t) (0x80 | (c >> 6 & 0x3f));
+    }
+
+    p[n++] = (uint8_t) (0x80 | (c & 0x3f));
+
+    return n;
+}
+
+
 /* every character there is, and the surrogates, which are none */
 
 static void
-test_characters(void)
+test_characters(const char *begin, const char *end, int domain)
 {
-    int           rc;
+    int           rc, want;
     size_t        n, used;
     uint8_t       s[16];
     uint32_t      c;
     mpol_path_t   path;
 
     for (c = 0x80; c < 0x120000; c++) {
-        n = 0;
-        s[n++] = '<';
+        n = strlen(begin);
+        memcpy(s, begin, n);
+        n += put_character(s + n, c);
+        memcpy(s + n, end, strlen(end));
+        n += strlen(end);
 
-        if (c < 0x800) {
-            s[n++] = (uint8_t) (0xc0 | c >> 6);
-
-        } else {
-            if (c < 0x10000) {
-                s[n++] = (uint8_t) (0xe0 | c >> 12);
-
-            } else {
-                s[n++] = (uint8_t) (0xf0 | c >> 18);
-                s[n++] = (uint8_t) (0x80 | (c >> 12 & 0x3f));
-            }
-
-            s[n++] = (uint8_t) (0x80 | (c >> 6 & 0x3f));
-        }
-
-        s[n++] = (uint8_t) (0x80 | (c & 0x3f));
-        memcpy(s + n, "@b>", 3);
-        n += 3;
+        want = c >= 0xa0 && (c < 0xd800 || c > 0xdfff) && c < 0x110000
+               && !(domain && (c == 0x3002 || c == 0xff0e || c == 0xff61));
 
         rc = mpol_path_parse(s, n, U8, &path, &used);
 
-        if ((rc == MPOL_OK) != (c >= 0xa0 && (c < 0xd800 || c > 0xdfff)
-                                && c < 0x110000)
-            || (rc != MPOL_OK && rc != MPOL_PATH_SYNTAX))
-        {
+        if (rc != (want ? MPOL_OK : MPOL_PATH_SYNTAX)) {
             break;
         }
     }
 
-    is_u64(c, 0x120000, "each character in a local part");
+    is_u64(c, 0x120000, "each character in '%sX%s'", begin, end);
 }
 
 
@@ -542,7 +573,10 @@ main(void)
 
     test_octets();
     test_host_octets();
-    test_characters();
+    test_characters("<", "@b>", 0);
+    test_characters("<\"", "\"@b>", 0);
+    test_characters("<a@b", "c>", 1);
+    test_characters("<@b", "c:a@b>", 1);
     test_pairs();
 
     return done_testing();
