@@ -246,6 +246,12 @@ mpol_ehlo_parse(const uint8_t *buf, size_t len, mpol_ehlo_t *ehlo)
     if (!(ehlo->extensions & MPOL_RELAY_CHUNKING)) {
         ehlo->extensions &= ~(unsigned) MPOL_RELAY_BINARYMIME;
     }
+
+    /* RFC 6531 section 3.1: who has it has both */
+
+    if (!(ehlo->extensions & MPOL_RELAY_8BITMIME)) {
+        ehlo->extensions &= ~(unsigned) MPOL_RELAY_SMTPUTF8;
+    }
 }
 
 

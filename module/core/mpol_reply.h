@@ -54,7 +54,7 @@ typedef struct {
 #define MPOL_RELAY_ENHANCED    0x0020
 #define MPOL_RELAY_CHUNKING    0x0040
 #define MPOL_RELAY_BINARYMIME  0x0080   /* never without CHUNKING */
-#define MPOL_RELAY_SMTPUTF8    0x0100
+#define MPOL_RELAY_SMTPUTF8    0x0100   /* never without 8BITMIME */
 #define MPOL_RELAY_DSN         0x0200
 #define MPOL_RELAY_LIMITS      0x0400
 

@@ -63,6 +63,8 @@ parse(const uint8_t *data, size_t len, mpol_reply_t *reply)
             assert(ehlo.mailmax <= 999999 && ehlo.rcptmax <= 999999);
             assert((ehlo.extensions & MPOL_RELAY_CHUNKING)
                    || !(ehlo.extensions & MPOL_RELAY_BINARYMIME));
+            assert((ehlo.extensions & MPOL_RELAY_8BITMIME)
+                   || !(ehlo.extensions & MPOL_RELAY_SMTPUTF8));
         }
     }
 

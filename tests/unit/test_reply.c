@@ -121,13 +121,13 @@ static const struct {
     { "250-mx\r\n250  STARTTLS\r\n", MPOL_RELAY_STARTTLS, 0, 0 },
 
     { "250-mx\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-SMTPUTF8\r\n"
-      "250-DSN\r\n250 LIMITS\r\n",
+      "250-8BITMIME\r\n250-DSN\r\n250 LIMITS\r\n",
       MPOL_RELAY_CHUNKING | MPOL_RELAY_BINARYMIME | MPOL_RELAY_SMTPUTF8
-      | MPOL_RELAY_DSN | MPOL_RELAY_LIMITS, 0, 0 },
+      | MPOL_RELAY_8BITMIME | MPOL_RELAY_DSN | MPOL_RELAY_LIMITS, 0, 0 },
     { "250-mx\r\n250-binaryMime\r\n250-chunking\r\n250-smtpUtf8\r\n"
-      "250 dsn\r\n",
+      "250-8bitmime\r\n250 dsn\r\n",
       MPOL_RELAY_CHUNKING | MPOL_RELAY_BINARYMIME | MPOL_RELAY_SMTPUTF8
-      | MPOL_RELAY_DSN, 0, 0 },
+      | MPOL_RELAY_8BITMIME | MPOL_RELAY_DSN, 0, 0 },
     { "250-mx\r\n250-SMTPUTF\r\n250-DSNS\r\n250-LIMIT RCPTMAX=1\r\n"
       "250 X DSN\r\n", 0, 0, 0 },
     { "250-mx\r\n250 CHUNKING\r\n", MPOL_RELAY_CHUNKING, 0, 0 },
@@ -136,7 +136,16 @@ static const struct {
     { "250-mx\r\n250-BINARYMIME\r\n250 8BITMIME\r\n", MPOL_RELAY_8BITMIME, 0,
       0 },
     { "250-mx\r\n250 BINARYMIME CHUNKING\r\n", 0, 0, 0 },
-    { "250-CHUNKING\r\n250 BINARYMIME\r\n", 0, 0, 0 }
+    { "250-CHUNKING\r\n250 BINARYMIME\r\n", 0, 0, 0 },
+
+    /* EXT-2: nor can octets above 127 be in a body without the one */
+    { "250-mx\r\n250-SMTPUTF8\r\n250 DSN\r\n", MPOL_RELAY_DSN, 0, 0 },
+    { "250-mx\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250 SMTPUTF8\r\n",
+      MPOL_RELAY_CHUNKING | MPOL_RELAY_BINARYMIME, 0, 0 },
+    { "250-mx\r\n250 SMTPUTF8 8BITMIME\r\n", 0, 0, 0 },
+    { "250-8BITMIME\r\n250 SMTPUTF8\r\n", 0, 0, 0 },
+    { "250-mx\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n",
+      MPOL_RELAY_SMTPUTF8 | MPOL_RELAY_8BITMIME, 0, 0 }
 };
 
 
