@@ -9,9 +9,17 @@
  *
  *     orcpt = addr-type ";" xtext
  *
- * An address of type "utf-8" may be UTF-8 itself where SMTPUTF8 is in force
- * (utf-8-addr-unitext, RFC 6533 section 3).  Addresses of other types are
- * not looked into, and none is decoded here.
+ * What an address of type "utf-8" is, RFC 6533 section 3 says:
+ *
+ *     address  = 1*( xtext / embedded )         and UTF-8 under SMTPUTF8
+ *     embedded = "\x{" HEXPOINT "}"             any case, no zeros in front
+ *
+ * Though the RFC has no "+" in it, some clients write one for an octet; it is
+ * taken, but not for a backslash.  An embedded character is SP, "+", "=",
+ * "\" or above U+009F: control characters, which the RFC has, are refused as
+ * they are in xtext.  So is a quoted-pair: its backslash is to be embedded.
+ *
+ * Addresses of other types are not looked into, and none is decoded here.
  */
 
 

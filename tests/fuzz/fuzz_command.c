@@ -145,6 +145,43 @@ check_mail(const mpol_str_t *arg, unsigned offered)
 }
 
 
+/*
+ * Also to who decodes xtext first: a backslash begins a character that is no
+ * control, and nothing else.
+ */
+
+static void
+check_embedded(const uint8_t *p, size_t len)
+{
+    char           *end;
+    size_t          i;
+    uint8_t         plain[2048];
+    unsigned long   c;
+
+    memset(plain, 0, sizeof(plain));
+    memcpy(plain, p, len);
+
+    if (mpol_xtext_decode(p, len, NULL, NULL) == MPOL_OK) {
+        assert(mpol_xtext_decode(p, len, plain, &len) == MPOL_OK);
+        plain[len] = 0;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (plain[i] != '\\') {
+            continue;
+        }
+
+        assert(plain[i + 1] == 'x' && plain[i + 2] == '{');
+
+        c = strtoul((char *) plain + i + 3, &end, 16);
+
+        assert(*end == '}' && end >= (char *) plain + i + 5);
+        assert(c >= 32 && c != 127 && (c < 128 || c > 159));
+        assert((c < 0xd800 || c > 0xdfff) && c <= 0x10ffff);
+    }
+}
+
+
 static void
 check_orcpt(const mpol_str_t *orcpt, unsigned offered)
 {
@@ -161,6 +198,13 @@ check_orcpt(const mpol_str_t *orcpt, unsigned offered)
     address.data = semicolon + 1;
     address.len = orcpt->len - (size_t) (address.data - orcpt->data);
     assert(address.len != 0);
+
+    if (semicolon - orcpt->data == 5 && (orcpt->data[0] | 0x20) == 'u'
+        && (orcpt->data[1] | 0x20) == 't' && (orcpt->data[2] | 0x20) == 'f'
+        && memcmp(orcpt->data + 3, "-8", 2) == 0)
+    {
+        check_embedded(address.data, address.len);
+    }
 
     if (mpol_xtext_decode(address.data, address.len, NULL, NULL) == MPOL_OK) {
         check_xtext(&address);

@@ -182,6 +182,11 @@ static const struct {
     { " ORCPT=utf-8;" UML "=", VAL, EACH, 0, 0 },
     { " ORCPT=utf-8;+C3+A4", VAL, EACH, 0, 0 },
     { " ORCPT=utf-8;" UML "\x7f", VAL, EACH, 0, 0 },
+    { " ORCPT=utf-8;a\\x{20}\\x{2B}\\x{3d}@b", 0, DSN, 0,
+      "utf-8;a\\x{20}\\x{2B}\\x{3d}@b" },
+    { " ORCPT=utf-8;\\x{0A}@b", VAL, DSN, 0, 0 },
+    { " ORCPT=utf-8;\\x{0A}@b", VAL, EACH, 0, 0 },
+    { " ORCPT=rfc822;\\x{0A}@b", 0, EACH, 0, "rfc822;\\x{0A}@b" },
 
     { " NOTIFY=NEVER ORCPT=rfc822;a@b FOO", PAR, EACH, 0, 0 },
     { " NOTIFY=NEVER  ORCPT=rfc822;a@b", SYN, EACH, 0, 0 },
