@@ -119,6 +119,7 @@ static const struct {
     { "250-mx\r\n250-NAME ADDR\r\n250 X XCLIENT\r\n", 0, 0, 0 },
     { "250-mx\r\n250-PIPELININ\r\n250-PIPELININGS\r\n250\r\n", 0, 0, 0 },
     { "250-mx\r\n250  STARTTLS\r\n", MPOL_RELAY_STARTTLS, 0, 0 },
+    { "250-mx\r\n250-   \r\n250 STARTTLS\r\n", MPOL_RELAY_STARTTLS, 0, 0 },
 
     { "250-mx\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-SMTPUTF8\r\n"
       "250-8BITMIME\r\n250-DSN\r\n250 LIMITS\r\n",
