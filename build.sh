@@ -20,8 +20,8 @@ export PATH LC_ALL=C.UTF-8
 
 PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
     libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
-PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 perl libio-socket-ssl-perl
-    libnet-ssleay-perl openssl"
+PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 perl
+    libio-socket-ssl-perl libnet-ssleay-perl openssl"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"
 PACKAGES_FUZZ="clang libclang-rt-dev"
@@ -44,7 +44,13 @@ usage: build.sh verb
   lint              rules of form and of dependency between folders
   unit              tests of module/core, and the seeds of the fuzz targets,
                     under sanitizers
-  fuzz [SECONDS]    each fuzz target for so many seconds (60)
+  coverage          how much of module/core unit tests and seeds run
+  fuzz [SECONDS [TARGET...]]
+                    each fuzz target, or those named, for so many seconds (60);
+                    "session" is the module within nginx, whose sources come
+                    from Debian
+  mutants [ID...]   breaks the module in many ways, and runs the tests that
+                    should notice (some minutes)
   asan [--nginx-source DIR]
                     nginx and the module with AddressSanitizer, and t/ with
                     them; the sources come from Debian unless given
@@ -629,29 +635,66 @@ is_older()
 
 run_fuzz()
 {
-    local seconds=$1 target name corpus
+    local seconds=$1 target
+    shift
 
     # shellcheck disable=SC2086
     need_packages $PACKAGES_FUZZ
 
+    if [ $# -eq 0 ]; then
+        # shellcheck disable=SC2046
+        set -- $(fuzz_targets) session
+    fi
+
+    for target in "$@"; do
+        if [ "$target" = session ]; then
+            build_session_fuzzer
+        elif [ -e "$ROOT/tests/fuzz/fuzz_$target.c" ]; then
+            build_core_fuzzer "$target"
+        else
+            die "no fuzz target \"$target\"; there are:" $(fuzz_targets) session
+        fi
+
+        say "fuzz_$target for $seconds s"
+        fuzz_target "$target" "$seconds"
+    done
+}
+
+
+fuzz_targets()
+{
+    local target
+
+    for target in "$ROOT"/tests/fuzz/fuzz_*.c; do
+        basename "$target" .c | cut -c 6-
+    done
+}
+
+
+build_core_fuzzer()
+{
     mkdir -p "$BUILD/fuzz/core"
     build_core clang "$BUILD/fuzz/core" "$FUZZ_SANITIZERS"
 
-    for target in "$ROOT"/tests/fuzz/fuzz_*.c; do
-        [ -e "$target" ] || die "no fuzz target in tests/fuzz"
+    # shellcheck disable=SC2046,SC2086
+    clang $(core_flags) $FUZZ_SANITIZERS -fsanitize=fuzzer \
+        -I "$ROOT/tests/unit" -I "$ROOT/tests/fuzz" \
+        -o "$BUILD/fuzz/fuzz_$1" "$ROOT/tests/fuzz/fuzz_$1.c" \
+        "$BUILD"/fuzz/core/*.o
+}
 
-        name=$(basename "$target" .c)
-        corpus=$BUILD/fuzz/corpus-$name
-        mkdir -p "$corpus"
 
-        # shellcheck disable=SC2046,SC2086
-        clang $(core_flags) $FUZZ_SANITIZERS -fsanitize=fuzzer \
-            -I "$ROOT/tests/unit" -I "$ROOT/tests/fuzz" \
-            -o "$BUILD/fuzz/$name" "$target" "$BUILD"/fuzz/core/*.o
+build_session_fuzzer()
+{
+    # shellcheck disable=SC2086
+    need_packages $PACKAGES_MODULE
+    fetch_nginx_source
 
-        say "$name for $seconds s"
-        fuzz_target "$name" "$corpus" "$seconds"
-    done
+    say "nginx with libFuzzer (2 min)"
+    bash "$ROOT/tests/fuzz/session/make.sh" "$NGINX_FETCHED" \
+        "$BUILD/fuzz/session"
+
+    cp "$BUILD/fuzz/session/fuzz_session" "$BUILD/fuzz/"
 }
 
 
@@ -661,20 +704,26 @@ FUZZ_SANITIZERS="-fsanitize=fuzzer-no-link,address,undefined
 
 fuzz_target()
 {
-    local name=$1 corpus=$2 seconds=$3 seeds=$ROOT/tests/fuzz/corpus/${1#fuzz_}
-    local dictionary=$ROOT/tests/fuzz/$1.dict
+    local name=$1 seconds=$2 seeds=$ROOT/tests/fuzz/corpus/$1 dictionary
+    local corpus=$BUILD/fuzz/corpus-$1
     local arguments=(-max_total_time="$seconds" -print_final_stats=1
-        -artifact_prefix="$BUILD/fuzz/$name-")
+        -artifact_prefix="$BUILD/fuzz/$1-")
 
-    [ ! -e "$dictionary" ] || arguments+=(-dict="$dictionary")
+    for dictionary in "$ROOT/tests/fuzz/fuzz_$name.dict" \
+        "$ROOT/tests/fuzz/$name/fuzz_$name.dict"
+    do
+        [ ! -e "$dictionary" ] || arguments+=(-dict="$dictionary")
+    done
 
     # what it finds goes to the first
+    mkdir -p "$corpus"
     arguments+=("$corpus")
     [ ! -d "$seeds" ] || arguments+=("$seeds")
 
     (
         cd "$ROOT"
-        logged "$BUILD/fuzz/$name.log" "$BUILD/fuzz/$name" "${arguments[@]}"
+        logged "$BUILD/fuzz/$name.log" "$BUILD/fuzz/fuzz_$name" \
+            "${arguments[@]}"
     )
 
     grep -E 'number_of_executed_units|slowest_unit' "$BUILD/fuzz/$name.log"
@@ -763,7 +812,28 @@ verb_test()
 
 verb_fuzz()
 {
-    run_fuzz "${1:-60}"
+    local seconds=${1:-60}
+    [ $# -eq 0 ] || shift
+
+    run_fuzz "$seconds" "$@"
+}
+
+
+verb_coverage()
+{
+    # shellcheck disable=SC2086
+    need_packages $PACKAGES_UNIT
+    bash "$ROOT/tests/coverage.sh"
+}
+
+
+verb_mutants()
+{
+    # shellcheck disable=SC2086
+    need_packages $PACKAGES_MODULE $PACKAGES_TEST $PACKAGES_UNIT
+    build_module
+    build_unit
+    bash "$ROOT/tests/mutants/run.sh" "$@"
 }
 
 
@@ -812,7 +882,8 @@ main()
     esac
 
     case $verb in
-        demo|test|module|lint|unit|fuzz|asan|clean) "verb_$verb" "$@" ;;
+        demo|test|module|lint|unit|coverage|fuzz|mutants|asan|clean)
+            "verb_$verb" "$@" ;;
         help|-h|--help) help ;;
         *) help >&2; die "unknown verb \"$verb\"" ;;
     esac
