@@ -402,6 +402,12 @@ ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
         extensions &= ~MPOL_EXT_BINARYMIME;
     }
 
+    /* RFC 6531, section 3.1 */
+
+    if (!(extensions & MPOL_EXT_8BITMIME)) {
+        extensions &= ~MPOL_EXT_SMTPUTF8;
+    }
+
     if (!ngx_mail_policy_auth_off(conf->auth)) {
         extensions |= MPOL_EXT_AUTH;
     }
