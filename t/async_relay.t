@@ -138,20 +138,28 @@ sub outcome {
 # A listener that takes no more connections; when it is freed, the kernel
 # sends a SYN again behind a second.
 
-my (@queue, $listener);
+my %queue = (clients => []);
 
 sub fill_queue {
-    $listener //= IO::Socket::INET->new(LocalAddr => '127.0.0.1',
+    $queue{listener} //= IO::Socket::INET->new(LocalAddr => '127.0.0.1',
         LocalPort => $t->port('nobody'), Listen => 1, ReuseAddr => 1,
         Blocking => 0) or die "port of nobody: $!\n";
-    push @queue, map { IO::Socket::INET->new(PeerAddr => '127.0.0.1',
+    push @{ $queue{clients} }, map { IO::Socket::INET->new(PeerAddr => '127.0.0.1',
         Blocking => 0, PeerPort => $t->port('nobody')) } 1 .. 4;
 }
 
 
 sub free_queue {
-    close($_) for splice @queue;
-    while (my $socket = $listener->accept()) { close($socket) }
+    close($_) for splice @{ $queue{clients} };
+    while (my $socket = $queue{listener}->accept()) { close($socket) }
+}
+
+
+# then it is answered with RST
+
+sub close_queue {
+    close(delete $queue{listener});
+    close($_) for splice @{ $queue{clients} };
 }
 
 
@@ -176,9 +184,7 @@ $c->close();
 
 my $name = $async->cell('A6', 'E4', 'refused behind a while');
 ($c, $from) = waiting('A6');
-close($listener);
-close($_) for splice @queue;
-undef $listener;
+close_queue();
 $async->is_reply($c, '451 4\.4\.1', $name);
 steady($name);
 
@@ -200,6 +206,20 @@ for my $method (values %ENDS) {
     outcome($name, $from, 'aborted');
     free_queue();
     steady($name);
+
+    for my $order ('client first', 'relay first') {
+        $name = $async->cell('A6', 'E10', "refused, and $method, $order");
+        fill_queue();
+        ($c, $from) = waiting('A6');
+        close_queue();
+        $async->one_turn(sub {
+            $c->$method() if $order eq 'client first';
+            sleep(1.2);
+            $c->$method() if $order ne 'client first';
+        });
+        outcome($name, $from, 'aborted|deferred');
+        steady($name);
+    }
 }
 
 # A10
@@ -321,5 +341,5 @@ steady('at the end');
 $async->complete(@POINTS);
 $t->stop($_) for qw(main reload hasty);
 $fake->stop();
-close($_) for @queue, $listener;
+close_queue();
 $t->done();
