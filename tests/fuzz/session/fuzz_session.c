@@ -22,10 +22,13 @@
  *     f          has sent all
  *     x          is gone
  *     p          does not read; when said again, it does
+ *     T          begins a TLS handshake; what it sends then is in TLS
+ *     N          sends close_notify, and then in the clear
  *     r octets   a relay sends these, the one that was connected to last
  *     F          has sent all
  *     X          is gone
  *     P          relays do not read; when said again, they do
+ *     h          connections to relays hang; when said again, no more
  *     m          relays answer nothing by themselves
  *     a digit    they answer so many commands
  *     g          they answer all by themselves, as in the beginning
@@ -204,6 +207,11 @@ session_record(uint8_t op, const uint8_t *p, size_t len)
         session_client_pause();
         break;
 
+    case 'T':
+    case 'N':
+        session_client_tls(op == 'T');
+        break;
+
     case 'r':
         session_relay_send(p, len);
         break;
@@ -218,6 +226,10 @@ session_record(uint8_t op, const uint8_t *p, size_t len)
 
     case 'P':
         session_relay_pause();
+        break;
+
+    case 'h':
+        session_relay_hang();
         break;
 
     case 'm':

@@ -13,6 +13,7 @@
  *     session_nginx.c       its event loop, clock and threads, turned by hand
  *     session_net.c         what takes the place of the network
  *     session_client.c      the client's end, and what it may be told
+ *     session_tls.c         its TLS
  *     session_relay.c       the relays' ends, and a script that answers
  *     session_relay_read.c  what a relay may be told
  *     session_log.c         the access log and the counters
@@ -124,11 +125,27 @@ void session_client_shutdown(void);
 void session_client_close(void);
 unsigned session_client_run(void);      /* 1 if something moved */
 
+/* TLS begins; ends, and what is sent then is in the clear */
+void session_client_tls(unsigned on);
+
 /* what it has sent, all of it */
 extern uint8_t   session_sent[SESSION_MAX];
 extern size_t    session_sent_len;
 
 extern unsigned  session_client_accepted;    /* messages: 2xx to a dot */
+
+
+/* its TLS: one at a time */
+
+void session_tls_certificate(const char *certificate, const char *key);
+void session_tls_begin(int fd);
+unsigned session_tls_on(void);
+void session_tls_notify(void);
+void session_tls_end(void);
+
+/* octets, 0: the end, -1: not now */
+int session_tls_read(void *buf, size_t len);
+int session_tls_write(const void *buf, size_t len);
 
 
 /* relays */
@@ -141,6 +158,7 @@ void session_relay_answer(unsigned n);
 void session_relay_send(const uint8_t *p, size_t len);
 void session_relay_override(uint8_t which, const uint8_t *p, size_t len);
 void session_relay_pause(void);
+void session_relay_hang(void);
 void session_relay_shutdown(void);
 void session_relay_close(void);
 unsigned session_relay_close_all(void);     /* 1 if there was one */

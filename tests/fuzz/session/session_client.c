@@ -39,6 +39,7 @@ static int       session_fd = -1;
 static unsigned  session_paused;
 static unsigned  session_was_paused;
 static unsigned  session_finished;      /* nothing more is sent */
+static unsigned  session_clear;         /* after TLS */
 
 /* of session_sent: what the socket has taken */
 static size_t    session_taken;
@@ -61,6 +62,7 @@ session_client_open(void)
     session_paused = 0;
     session_was_paused = 0;
     session_finished = 0;
+    session_clear = 0;
     session_line_len = 0;
     session_code[0] = '\0';
     session_cr = 0;
@@ -120,11 +122,29 @@ session_client_close(void)
     }
 
     if (session_fd != -1) {
+        session_tls_end();
         (void) close(session_fd);
         session_fd = -1;
     }
 
     session_finished = 1;
+}
+
+
+void
+session_client_tls(unsigned on)
+{
+    if (session_fd == -1 || session_finished) {
+        return;
+    }
+
+    if (on) {
+        session_tls_begin(session_fd);
+
+    } else if (session_tls_on() && !session_clear) {
+        session_tls_notify();
+        session_clear = 1;
+    }
 }
 
 
@@ -157,16 +177,26 @@ session_client_write(void)
          session_fd != -1 && session_taken < session_sent_len;
          moved = 1)
     {
-        n = send(session_fd, session_sent + session_taken,
-                 session_sent_len - session_taken, MSG_NOSIGNAL);
+        if (session_tls_on() && !session_clear) {
+            n = session_tls_write(session_sent + session_taken,
+                                  session_sent_len - session_taken);
+
+        } else {
+            n = send(session_fd, session_sent + session_taken,
+                     session_sent_len - session_taken, MSG_NOSIGNAL);
+
+            if (n == -1 && errno != EAGAIN) {
+                n = 0;
+            }
+        }
 
         if (n == -1) {
+            break;
+        }
 
-            if (errno != EAGAIN) {
-                session_taken = session_sent_len;
-                session_finished = 1;
-            }
-
+        if (n == 0) {
+            session_taken = session_sent_len;
+            session_finished = 1;
             break;
         }
 
@@ -191,7 +221,16 @@ session_client_read(void)
 
     for (moved = 0; /* void */; moved = 1) {
 
-        n = recv(session_fd, buf, sizeof(buf), 0);
+        if (session_tls_on()) {
+            n = session_tls_read(buf, sizeof(buf));
+
+        } else {
+            n = recv(session_fd, buf, sizeof(buf), 0);
+
+            if (n == -1 && errno != EAGAIN) {
+                n = 0;
+            }
+        }
 
         if (n > 0) {
             if (session_traced) {
@@ -205,7 +244,7 @@ session_client_read(void)
             continue;
         }
 
-        if (n == -1 && errno == EAGAIN) {
+        if (n == -1) {
             return moved;
         }
 
@@ -215,11 +254,12 @@ session_client_read(void)
 
         /* closed by nginx: a client that reads has whole replies */
 
-        if (n == 0 && !session_was_paused && session_line_len) {
+        if (!session_was_paused && !session_tls_on() && session_line_len) {
             SESSION_DIE("the last reply has no end: \"%.*s\"",
                         (int) session_line_len, session_line);
         }
 
+        session_tls_end();
         (void) close(session_fd);
         session_fd = -1;
         session_finished = 1;

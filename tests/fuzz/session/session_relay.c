@@ -28,6 +28,8 @@
 #define SESSION_MANY      1000000000
 
 
+static size_t session_relay_fill(int fd);
+static void session_relay_drain(session_relay_t *r);
 static session_relay_t *session_relay_newest(void);
 static unsigned session_relay_reply(session_relay_t *r);
 static void session_relay_say(session_relay_t *r, const void *p, size_t len);
@@ -73,6 +75,7 @@ static unsigned         session_attempts;
 static unsigned         session_auto;
 static unsigned         session_answers;
 static unsigned         session_paused;
+static unsigned         session_hanging;
 
 static struct {
     uint8_t             text[SESSION_OVERRIDE];
@@ -100,6 +103,7 @@ session_relay_reset(void)
     session_auto = 1;
     session_answers = 0;
     session_paused = 0;
+    session_hanging = 0;
 }
 
 
@@ -160,11 +164,56 @@ session_relay_connect(int *fd, int *error)
         (void) close(r->fd);
         r->fd = -1;
 
+    } else if (session_hanging) {
+        r->hangs = session_relay_fill(pair[1]);
+        rc = EINPROGRESS;
+
     } else {
         session_relay_push(r, SESSION_GREETING);
     }
 
     return rc;
+}
+
+
+/* a socket that cannot be written to is one that is not connected yet */
+
+static size_t
+session_relay_fill(int fd)
+{
+    size_t   sum;
+    ssize_t  n;
+
+    static const uint8_t  zeroes[4096];
+
+    for (sum = 0; /* void */; sum += (size_t) n) {
+        n = send(fd, zeroes, sizeof(zeroes), MSG_NOSIGNAL);
+
+        if (n <= 0) {
+            return sum;
+        }
+    }
+}
+
+
+static void
+session_relay_drain(session_relay_t *r)
+{
+    ssize_t  n;
+    uint8_t  buf[4096];
+
+    while (r->hangs) {
+        n = recv(r->fd, buf,
+                 r->hangs < sizeof(buf) ? r->hangs : sizeof(buf), 0);
+
+        if (n <= 0) {
+            SESSION_DIE("a relay has lost what it was filled with");
+        }
+
+        r->hangs -= (size_t) n;
+    }
+
+    session_relay_push(r, SESSION_GREETING);
 }
 
 
@@ -239,7 +288,7 @@ session_relay_send(const uint8_t *p, size_t len)
 
     r = session_relay_newest();
 
-    if (r == NULL) {
+    if (r == NULL || r->hangs) {
         return;
     }
 
@@ -262,6 +311,25 @@ session_relay_pause(void)
 
     session_relay_accepted = SESSION_MANY;
     session_relay_recipients = SESSION_MANY;
+}
+
+
+void
+session_relay_hang(void)
+{
+    unsigned  i;
+
+    session_hanging = !session_hanging;
+
+    if (session_hanging) {
+        return;
+    }
+
+    for (i = 0; i < session_nrelays; i++) {
+        if (session_relays[i].fd != -1 && session_relays[i].hangs) {
+            session_relay_drain(&session_relays[i]);
+        }
+    }
 }
 
 
@@ -317,7 +385,7 @@ session_relay_run(void)
     for (moved = 0, i = 0; i < session_nrelays; i++) {
         r = &session_relays[i];
 
-        if (r->fd != -1 && !session_paused) {
+        if (r->fd != -1 && !session_paused && !r->hangs) {
             moved |= session_relay_read(r);
         }
 

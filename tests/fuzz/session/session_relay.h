@@ -45,6 +45,8 @@ typedef struct {
 
 typedef struct {
     int          fd;
+    size_t       hangs;                 /* octets that keep nginx from having
+                                           connected */
 
     /* from the module */
 

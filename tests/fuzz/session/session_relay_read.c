@@ -178,6 +178,15 @@ session_relay_message(session_relay_t *r)
 
     static uint8_t  sent[SESSION_MAX];
 
+    /* chunks are put together, and get their dots doubled */
+
+    for (i = 0; i + 5 <= session_sent_len; i++) {
+        if (strncasecmp((char *) session_sent + i, "bdat ", 5) == 0) {
+            r->message_len = 0;
+            return;
+        }
+    }
+
     for (i = 0, n = 0; i < session_sent_len; i++) {
 
         if (session_sent[i] == '.' && i >= 2

@@ -15,6 +15,10 @@
 #include "session_nginx.h"
 
 
+#define SESSION_PATH  512
+
+
+static void session_nginx_path(char *path, const char *dir, const char *name);
 static void session_nginx_write(char *dir, const char *name,
     const char *text);
 static ngx_cycle_t *session_nginx_cycle(char *dir);
@@ -38,6 +42,8 @@ static const char  session_conf[] =
     "    policy_zone 256k;\n"
     "    policy on;\n"
     "    policy_auth off;\n"
+    "    ssl_certificate cert.pem;\n"
+    "    ssl_certificate_key key.pem;\n"
     "    upstream group {\n"
     "        server 127.0.0.1:1 max_fails=2;\n"
     "        server 127.0.0.1:2 weight=2;\n"
@@ -57,10 +63,11 @@ static const char  session_conf[] =
     "        xclient off;\n"
     "    }\n"
 
-    /* 1: users and limits */
+    /* 1: users and limits; TLS */
     "    server {\n"
     "        listen 127.0.0.1:2526;\n"
     "        protocol smtp;\n"
+    "        starttls on;\n"
     "        smtp_auth plain login;\n"
     "        policy_auth file:users;\n"
     "        policy_auth_plaintext on;\n"
@@ -76,10 +83,11 @@ static const char  session_conf[] =
     "        xclient on;\n"
     "    }\n"
 
-    /* 3: the relay is chosen by the recipient; everything is too much */
+    /* 3: the relay is chosen by the recipient; everything is too much; TLS */
     "    server {\n"
     "        listen 127.0.0.1:2528;\n"
     "        protocol smtp;\n"
+    "        starttls on;\n"
     "        proxy_pass $route;\n"
     "        policy_message_size 100;\n"
     "        policy_max_recipients 3;\n"
@@ -131,8 +139,9 @@ static const char  session_users[] =
 void
 session_nginx_start(void)
 {
-    char          dir[256];
     char         *tmp;
+    char          dir[SESSION_PATH];
+    char          certificate[SESSION_PATH], key[SESSION_PATH];
     ngx_cycle_t  *cycle;
 
     /* what nginx allocates once is nowhere freed */
@@ -152,6 +161,10 @@ session_nginx_start(void)
     session_nginx_write(dir, "nginx.conf", session_conf);
     session_nginx_write(dir, "users", session_users);
 
+    session_nginx_path(certificate, dir, "cert.pem");
+    session_nginx_path(key, dir, "key.pem");
+    session_tls_certificate(certificate, key);
+
     cycle = session_nginx_cycle(dir);
     session_nginx_processes(cycle);
     session_nginx_save(cycle);
@@ -159,6 +172,8 @@ session_nginx_start(void)
     session_nginx_write(dir, "access.log", NULL);
     session_nginx_write(dir, "users", NULL);
     session_nginx_write(dir, "nginx.conf", NULL);
+    session_nginx_write(dir, "cert.pem", NULL);
+    session_nginx_write(dir, "key.pem", NULL);
     rmdir(dir);
 
     signal(SIGPIPE, SIG_IGN);
@@ -167,15 +182,24 @@ session_nginx_start(void)
 }
 
 
+static void
+session_nginx_path(char *path, const char *dir, const char *name)
+{
+    if (snprintf(path, SESSION_PATH, "%s%s", dir, name) >= SESSION_PATH) {
+        SESSION_DIE("TMPDIR is too long");
+    }
+}
+
+
 /* no text: the file is not needed any more */
 
 static void
 session_nginx_write(char *dir, const char *name, const char *text)
 {
-    char   path[512];
+    char   path[SESSION_PATH];
     FILE  *f;
 
-    snprintf(path, sizeof(path), "%s%s", dir, name);
+    session_nginx_path(path, dir, name);
 
     if (text == NULL) {
 
@@ -233,8 +257,8 @@ session_nginx_cycle(char *dir)
 
     init_cycle.pool = ngx_create_pool(1024, log);
 
-    conf = malloc(512);
-    snprintf(conf, 512, "%snginx.conf", dir);
+    conf = malloc(SESSION_PATH);
+    session_nginx_path(conf, dir, "nginx.conf");
 
     init_cycle.conf_file.data = (u_char *) conf;
     init_cycle.conf_file.len = strlen(conf);
@@ -319,7 +343,9 @@ session_nginx_log(ngx_log_t *log, ngx_uint_t level, u_char *buf, size_t len)
         session_trace("log", buf, len);
     }
 
-    if (level <= NGX_LOG_CRIT) {
+    /* what OpenSSL says of a client that is none is nginx' to judge */
+
+    if (level <= NGX_LOG_CRIT && strstr((char *) buf, "SSL_") == NULL) {
         SESSION_DIE("in the error log: %.*s", (int) len, (char *) buf);
     }
 }
