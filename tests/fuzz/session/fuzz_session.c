@@ -14,15 +14,17 @@
  * connected to, 5 the store is slow, 6 the threads are slow, 7 small socket
  * buffers.  extensions: what a relay offers, a bit each.
  *
- * The octets behind these two, and those of a record "c", are the client's.
- * All octets up to the next %xFF are of the record; %xFF %xFF is one of them.
- * So a piece more or less leaves the rest what it was.
+ * The octets behind these two are those of a record "l".  All octets up to
+ * the next %xFF are of the record; %xFF %xFF is one of them.  So a piece more
+ * or less leaves the rest what it was.
  *
- *     c octets   the client sends these
+ *     l octets   the client sends these, a line at a time, each when the one
+ *                before has had its effect
+ *     c octets   the client sends these, at once
  *     f          has sent all
  *     x          is gone
  *     p          does not read; when said again, it does
- *     T          begins a TLS handshake; what it sends then is in TLS
+ *     T          begins TLS, if the last reply was that to STARTTLS
  *     N          sends close_notify, and then in the clear
  *     r octets   a relay sends these, the one that was connected to last
  *     F          has sent all
@@ -60,6 +62,7 @@ unsigned  session_traced;
 
 static unsigned session_peers(void);
 static void session_record(uint8_t op, const uint8_t *p, size_t len);
+static void session_lines(const uint8_t *p, size_t len);
 static void session_end(void);
 
 
@@ -104,7 +107,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     session_client_open();
     session_nginx_run(session_peers);
 
-    op = 'c';
+    op = 'l';
     len = 0;
 
     for (records = 0; size && records < SESSION_RECORDS; /* void */) {
@@ -182,7 +185,7 @@ session_record(uint8_t op, const uint8_t *p, size_t len)
 {
     unsigned  n;
 
-    if (session_traced && op != 'c' && op != 'r') {
+    if (session_traced && op != 'c' && op != 'l' && op != 'r') {
         fprintf(stderr, "%c ", op);
         session_trace(" ", p, len);
     }
@@ -190,6 +193,10 @@ session_record(uint8_t op, const uint8_t *p, size_t len)
     n = (len && *p >= '0' && *p <= '9') ? (unsigned) (*p - '0') : 0;
 
     switch (op) {
+
+    case 'l':
+        session_lines(p, len);
+        break;
 
     case 'c':
         session_client_send(p, len);
@@ -272,6 +279,22 @@ session_record(uint8_t op, const uint8_t *p, size_t len)
     }
 
     session_nginx_run(session_peers);
+}
+
+
+static void
+session_lines(const uint8_t *p, size_t len)
+{
+    size_t          n;
+    const uint8_t  *lf;
+
+    for ( /* void */ ; len; p += n, len -= n) {
+        lf = memchr(p, '\n', len);
+        n = lf ? (size_t) (lf - p) + 1 : len;
+
+        session_client_send(p, n);
+        session_nginx_run(session_peers);
+    }
 }
 
 

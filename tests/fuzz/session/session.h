@@ -38,6 +38,9 @@
 #define SESSION_SERVERS  8
 #define SESSION_MAX      65536          /* octets of a stream, remembered */
 
+/* the server that changes messages */
+#define SESSION_NORMALIZE  6
+
 
 #define SESSION_DIE(...)                                                      \
     do {                                                                      \
@@ -128,8 +131,8 @@ unsigned session_client_run(void);      /* 1 if something moved */
 /* TLS begins; ends, and what is sent then is in the clear */
 void session_client_tls(unsigned on);
 
-/* what it has sent, all of it */
-extern uint8_t   session_sent[SESSION_MAX];
+/* what it has sent, all of it, and a NUL */
+extern uint8_t   session_sent[SESSION_MAX + 1];
 extern size_t    session_sent_len;
 
 extern unsigned  session_client_accepted;    /* messages: 2xx to a dot */

@@ -31,7 +31,7 @@ static void session_client_octet(uint8_t ch);
 static void session_client_line(void);
 
 
-uint8_t          session_sent[SESSION_MAX];
+uint8_t          session_sent[SESSION_MAX + 1];
 size_t           session_sent_len;
 unsigned         session_client_accepted;
 
@@ -49,6 +49,8 @@ static size_t    session_line_len;
 static char      session_code[4];       /* of a reply that goes on */
 static unsigned  session_cr;
 static unsigned  session_data;          /* a 354 came last */
+static unsigned  session_ready;         /* a 220 came last, not as greeting */
+static unsigned  session_replies;
 
 
 void
@@ -57,6 +59,7 @@ session_client_open(void)
     int  fd[2];
 
     session_sent_len = 0;
+    session_sent[0] = '\0';
     session_taken = 0;
     session_client_accepted = 0;
     session_paused = 0;
@@ -67,6 +70,8 @@ session_client_open(void)
     session_code[0] = '\0';
     session_cr = 0;
     session_data = 0;
+    session_ready = 0;
+    session_replies = 0;
 
     session_pair(fd);
     session_fd = fd[0];
@@ -84,6 +89,7 @@ session_client_send(const uint8_t *p, size_t len)
 
     memcpy(session_sent + session_sent_len, p, len);
     session_sent_len += len;
+    session_sent[session_sent_len] = '\0';
 
     (void) session_client_write();
 }
@@ -139,7 +145,12 @@ session_client_tls(unsigned on)
     }
 
     if (on) {
-        session_tls_begin(session_fd);
+
+        /* it has random octets, which must not be taken for anything else */
+
+        if (session_ready && session_taken == session_sent_len) {
+            session_tls_begin(session_fd);
+        }
 
     } else if (session_tls_on() && !session_clear) {
         session_tls_notify();
@@ -333,6 +344,8 @@ session_client_line(void)
     }
 
     session_code[0] = '\0';
+
+    session_ready = (session_replies++ > 0 && memcmp(p, "220", 3) == 0);
 
     data = session_data;
     session_data = (memcmp(p, "354", 3) == 0);

@@ -55,6 +55,8 @@ typedef struct {
     unsigned     body;                  /* a message is coming in */
     unsigned     chunk;                 /* BDAT: octets to come */
     unsigned     last;                  /* BDAT: it is the last one */
+    unsigned     chunked;               /* the message is of these */
+    unsigned     binary;                /* BODY=BINARYMIME */
     uint8_t     *message;
     size_t       message_len;
     size_t       message_size;

@@ -10,7 +10,8 @@
  *     commands of a known verb, in CRLF, without control octets;
  *     one at a time, unless it offers PIPELINING;
  *     parameters of extensions that it offers, and no others (EXT-1);
- *     a message as the client sent it, octet for octet (SMUG);
+ *     a message as the client sent it, octet for octet (SMUG), but where line
+ *     ends are repaired;
  *     the end of a message only behind one of the client's (I3), and only if
  *     there is no bare CR or LF, and no NUL, in it.
  */
@@ -18,6 +19,7 @@
 
 #define _GNU_SOURCE
 
+#include <ctype.h>
 #include <errno.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -27,7 +29,17 @@
 
 static void session_relay_got(session_relay_t *r, uint8_t *p, size_t len);
 static size_t session_relay_body(session_relay_t *r, uint8_t *p, size_t len);
+static void session_relay_chunk(session_relay_t *r);
+static size_t session_relay_canonical(uint8_t *sent);
+static unsigned session_relay_chunks(session_relay_t *r);
+static size_t session_relay_decode(session_relay_t *r, uint8_t *content);
+static size_t session_relay_chunk_head(size_t pos);
+static size_t session_relay_chunk_size(size_t pos, size_t *octets,
+    unsigned *last);
+static unsigned session_relay_chunks_at(size_t pos, const uint8_t *content,
+    size_t len);
 static void session_relay_bare(session_relay_t *r);
+static void session_relay_end(session_relay_t *r, session_command_e cmd);
 static unsigned session_relay_client_dots(void);
 static void session_relay_line(session_relay_t *r);
 static void session_relay_parameters(session_relay_t *r);
@@ -130,10 +142,12 @@ session_relay_body(session_relay_t *r, uint8_t *p, size_t len)
     }
 
     if (r->chunk) {
+        memcpy(r->message + r->message_len, p, n);
+        r->message_len += n;
         r->chunk -= (unsigned) n;
 
         if (r->chunk == 0) {
-            session_relay_push(r, r->last ? SESSION_LAST : SESSION_BDAT);
+            session_relay_chunk(r);
         }
 
         return n;
@@ -146,22 +160,41 @@ session_relay_body(session_relay_t *r, uint8_t *p, size_t len)
             && memcmp(r->message + r->message_len - 5, "\r\n.\r\n", 5) == 0)
         {
             r->body = 0;
-            session_relay_dots++;
-
-            session_relay_bare(r);
-            session_relay_message(r);
-            session_relay_push(r, SESSION_DOT);
-
-            if (session_relay_dots > session_relay_client_dots()) {
-                SESSION_DIE("I3: a relay got an end of a message, and the "
-                            "client did not send it");
-            }
+            session_relay_end(r, SESSION_DOT);
 
             return i + 1;
         }
     }
 
     return n;
+}
+
+
+static void
+session_relay_chunk(session_relay_t *r)
+{
+    if (r->last) {
+        session_relay_end(r, SESSION_LAST);
+        return;
+    }
+
+    session_relay_push(r, SESSION_BDAT);
+}
+
+
+static void
+session_relay_end(session_relay_t *r, session_command_e cmd)
+{
+    session_relay_dots++;
+
+    if (session_relay_dots > session_relay_client_dots()) {
+        SESSION_DIE("I3: a relay got an end of a message, and the client did "
+                    "not send it");
+    }
+
+    session_relay_bare(r);
+    session_relay_message(r);
+    session_relay_push(r, cmd);
 }
 
 
@@ -174,18 +207,42 @@ session_relay_body(session_relay_t *r, uint8_t *p, size_t len)
 void
 session_relay_message(session_relay_t *r)
 {
-    size_t  i, n;
+    size_t  n;
 
     static uint8_t  sent[SESSION_MAX];
 
-    /* chunks are put together, and get their dots doubled */
+    /* it begins with the CRLF of DATA, which is not part of it */
 
-    for (i = 0; i + 5 <= session_sent_len; i++) {
-        if (strncasecmp((char *) session_sent + i, "bdat ", 5) == 0) {
-            r->message_len = 0;
-            return;
+    if (!r->chunked && r->message_len > 2
+        && session_setup.server != SESSION_NORMALIZE)
+    {
+        n = session_relay_canonical(sent);
+
+        if (memmem(sent, n, r->message + 2, r->message_len - 2) == NULL
+            && !session_relay_chunks(r))
+        {
+            SESSION_DIE("SMUG: a relay got a message that the client did not "
+                        "send: \"%.*s\"", (int) r->message_len, r->message);
         }
     }
+
+    if (r->chunked && r->message_len
+        && session_setup.server != SESSION_NORMALIZE
+        && !session_relay_chunks(r))
+    {
+        SESSION_DIE("SMUG: a relay got chunks that the client did not send: "
+                    "\"%.*s\"", (int) r->message_len, r->message);
+    }
+
+    r->message_len = 0;
+    r->chunked = 0;
+}
+
+
+static size_t
+session_relay_canonical(uint8_t *sent)
+{
+    size_t  i, n;
 
     for (i = 0, n = 0; i < session_sent_len; i++) {
 
@@ -206,16 +263,174 @@ session_relay_message(session_relay_t *r)
         sent[n++] = session_sent[i];
     }
 
-    /* it begins with the CRLF of DATA, which is not part of it */
+    return n;
+}
 
-    if (r->message_len > 2
-        && memmem(sent, n, r->message + 2, r->message_len - 2) == NULL)
-    {
-        SESSION_DIE("SMUG: a relay got a message that the client did not "
-                    "send: \"%.*s\"", (int) r->message_len, r->message);
+
+/* 1 if it is the content, or the beginning of it, of chunks in a row */
+
+static unsigned
+session_relay_chunks(session_relay_t *r)
+{
+    size_t    n, pos;
+    uint8_t  *content;
+
+    content = r->message;
+    n = r->message_len;
+
+    if (!r->chunked) {
+        content = malloc(n);
+        n = session_relay_decode(r, content);
     }
 
-    r->message_len = 0;
+    for (pos = session_relay_chunk_head(0); pos < session_sent_len; /* void */)
+    {
+        if (session_relay_chunks_at(pos, content, n)) {
+            break;
+        }
+
+        pos = session_relay_chunk_head(pos + 1);
+    }
+
+    if (!r->chunked) {
+        free(content);
+    }
+
+    return pos < session_sent_len;
+}
+
+
+/* what was written for DATA, without its dots and its end */
+
+static size_t
+session_relay_decode(session_relay_t *r, uint8_t *content)
+{
+    size_t    i, n, end;
+    uint8_t  *p;
+
+    p = r->message;
+    end = r->message_len;
+
+    if (end >= 5 && memcmp(p + end - 5, "\r\n.\r\n", 5) == 0) {
+        end -= 3;
+    }
+
+    for (i = 2, n = 0; i < end; i++) {
+
+        if (p[i] == '.' && memcmp(p + i - 2, "\r\n", 2) == 0) {
+            continue;
+        }
+
+        content[n++] = p[i];
+    }
+
+    return n;
+}
+
+
+/* where the next command begins that looks like one */
+
+static size_t
+session_relay_chunk_head(size_t pos)
+{
+    size_t   octets;
+    unsigned last;
+
+    for ( /* void */ ; pos < session_sent_len; pos++) {
+        if (session_relay_chunk_size(pos, &octets, &last)) {
+            return pos;
+        }
+    }
+
+    return session_sent_len;
+}
+
+
+/* the length of BDAT SP size [SP LAST] CRLF, or 0 */
+
+static size_t
+session_relay_chunk_size(size_t pos, size_t *octets, unsigned *last)
+{
+    char        *end;
+    const char  *p;
+
+    if (session_sent_len - pos < sizeof("BDAT 0\r\n") - 1) {
+        return 0;
+    }
+
+    /* there is a NUL behind all that was sent */
+
+    p = (char *) session_sent + pos;
+
+    if (strncasecmp(p, "BDAT ", 5) != 0) {
+        return 0;
+    }
+
+    p += strspn(p + 5, " ") + 5;
+
+    if (!isdigit((unsigned char) *p)) {
+        return 0;
+    }
+
+    *octets = strtoul(p, &end, 10);
+    p = end + strspn(end, " ");
+    *last = (p != end && strncasecmp(p, "LAST", 4) == 0);
+
+    if (*last) {
+        p += 4;
+        p += strspn(p, " ");
+    }
+
+    return strncmp(p, "\r\n", 2) == 0
+           ? (size_t) (p + 2 - ((char *) session_sent + pos)) : 0;
+}
+
+
+static unsigned
+session_relay_chunks_at(size_t pos, const uint8_t *content, size_t len)
+{
+    size_t    n, end;
+    unsigned  last;
+
+    while (pos < session_sent_len) {
+
+        pos += session_relay_chunk_size(pos, &n, &last);
+        n = (n < session_sent_len - pos) ? n : session_sent_len - pos;
+
+        if (memcmp(session_sent + pos, content, n < len ? n : len) != 0) {
+            return 0;
+        }
+
+        if (len <= n) {
+            return 1;
+        }
+
+        content += n;
+        len -= n;
+
+        if (last) {
+
+            /* for DATA, the last line has to end */
+
+            return len <= 2 && memcmp(content, "\r\n", len) == 0;
+        }
+
+        /* other commands may come between two of them */
+
+        end = pos + n;
+
+        for (n = end; /* void */; n = pos + 1) {
+            pos = session_relay_chunk_head(n);
+
+            if (pos == session_sent_len || pos == end
+                || memcmp(session_sent + pos - 2, "\r\n", 2) == 0)
+            {
+                break;
+            }
+        }
+    }
+
+    return 0;
 }
 
 
@@ -229,7 +444,7 @@ session_relay_bare(session_relay_t *r)
 
     p = r->message;
 
-    for (i = 0; i < r->message_len; i++) {
+    for (i = 0; i < r->message_len && !r->binary; i++) {
 
         if (p[i] == '\0'
             || (p[i] == '\n' && (i == 0 || p[i - 1] != '\r'))
@@ -283,6 +498,11 @@ session_relay_line(session_relay_t *r)
     p = (char *) r->line;
 
     for (i = 0; i < r->line_len; i++) {
+
+        if (r->line[i] > 0x7f && !(r->offered & 0x10)) {
+            SESSION_DIE("EXT-2: a relay got \"%s\", without SMTPUTF8", p);
+        }
+
         if (r->line[i] < 0x20 || r->line[i] == 0x7f) {
             SESSION_DIE("a relay got a control octet in \"%s\"", p);
         }
@@ -309,6 +529,10 @@ session_relay_line(session_relay_t *r)
         SESSION_DIE("a relay got \"%s\"", p);
 
     case SESSION_MAIL:
+        r->binary = (strstr(p, " BODY=BINARYMIME") != NULL);
+
+        /* fall through */
+
     case SESSION_RCPT:
         session_relay_parameters(r);
         break;
@@ -321,13 +545,13 @@ session_relay_line(session_relay_t *r)
 
         r->chunk = (unsigned) strtoul(p + 5, NULL, 10);
         r->last = (strstr(p, "LAST") != NULL);
+        r->chunked = 1;
 
-        if (r->chunk) {
-            return;
+        if (r->chunk == 0) {
+            session_relay_chunk(r);
         }
 
-        cmd = r->last ? SESSION_LAST : SESSION_BDAT;
-        break;
+        return;
 
     default:
         break;
@@ -343,15 +567,21 @@ static void
 session_relay_parameters(session_relay_t *r)
 {
     char      *p;
-    unsigned   i;
+    unsigned   i, quoted;
 
-    p = strrchr((char *) r->line, '>');
+    p = strchr((char *) r->line, '<');
 
-    if (p == NULL) {
-        SESSION_DIE("a relay got \"%s\"", r->line);
+    for (quoted = 0; *p && (quoted || *p != '>'); p++) {
+
+        if (*p == '"') {
+            quoted = !quoted;
+
+        } else if (quoted && *p == '\\' && p[1] != '\0') {
+            p++;
+        }
     }
 
-    if (p[1] != '\0' && p[1] != ' ') {
+    if (*p != '>' || (p[1] != '\0' && p[1] != ' ')) {
         SESSION_DIE("a relay got \"%s\"", r->line);
     }
 

@@ -112,10 +112,14 @@ static const char  session_conf[] =
     "            messages=2/1h,burst=2 recipients=3/1h;\n"
     "    }\n"
 
-    /* 6: what is before the greeting decides who the client is */
+    /*
+     * 6: what is before the greeting decides who the client is; line ends are
+     * repaired: see SESSION_NORMALIZE
+     */
     "    server {\n"
     "        listen 127.0.0.1:2531 proxy_protocol;\n"
     "        protocol smtp;\n"
+    "        policy_bare_newline normalize;\n"
     "        set_real_ip_from 192.0.2.0/24;\n"
     "        proxy_pass group;\n"
     "    }\n"
