@@ -23,7 +23,8 @@ use Exporter qw(import);
 
 use MailPolicy::Relay::Parameters qw(path);
 
-our @EXPORT_OK = qw(oracle_disagreements oracle_messages oracle_parsers);
+our @EXPORT_OK = qw(oracle_disagreements oracle_messages oracle_parsers
+    oracle_segments);
 
 my %LINE = (
     'strict'      => qr/\G(.*?)\r\n/s,
@@ -210,7 +211,8 @@ sub difference {
 sub stray_octets {
     my ($octets, $answers) = @_;
 
-    my $outside = without_chunks($octets, $answers);
+    my $outside = join('', map { $_->[0] eq 'line' ? $_->[1] : () }
+        oracle_segments($octets, $answers));
     my @wrong;
 
     push @wrong, 'NUL' if $outside =~ /\0/;
@@ -220,21 +222,20 @@ sub stray_octets {
 }
 
 
-# what is read line by line
+# A stream as [ kind, octets ] in order: "line" with its end, a command or one
+# of a content, or what is left; and "chunk", behind its command.
 
-sub without_chunks {
+sub oracle_segments {
     my ($octets, $answers) = @_;
 
-    my $outside = '';
+    my @segments;
     my $in_body = 0;
-
-    return $octets if $octets !~ /^BDAT /im;
 
     while ($octets =~ /\G(.*?\r\n)/gcs) {
         my $line = $1;
         my $code = $answers->{ pos $octets } // '';
 
-        $outside .= $line;
+        push @segments, [ 'line', $line ];
 
         if ($in_body) {
             $in_body = 0 if $line eq ".\r\n";
@@ -243,13 +244,16 @@ sub without_chunks {
             $in_body = 1 if $code =~ /^(?:3..)?$/;
 
         } elsif ($line =~ /^BDAT (\d+)(?: LAST)?\r\n\z/i) {
-            my $end = pos($octets) + $1;
-            return $outside if $end > length $octets;
-            pos($octets) = $end;
+            # or what came of it
+            my $chunk = substr($octets, pos $octets, $1);
+            push @segments, [ 'chunk', $chunk ];
+            pos($octets) += length $chunk;
         }
     }
 
-    return $outside . substr($octets, pos($octets) // 0);
+    my $rest = substr($octets, pos($octets) // 0);
+    push @segments, [ 'line', $rest ] if $rest ne '';
+    return @segments;
 }
 
 
