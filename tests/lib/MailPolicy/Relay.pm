@@ -46,10 +46,10 @@ use IO::Handle;
 use IO::Socket::INET;
 use JSON::PP ();
 use Socket qw(AF_UNIX PF_UNSPEC SOCK_STREAM);
-use Storable ();
 use Time::HiRes qw(sleep time);
 
 use MailPolicy::Process qw(fork_server stop_process);
+use MailPolicy::Relay::Journal;
 use MailPolicy::Relay::Server;
 
 
@@ -60,6 +60,7 @@ sub new {
         name => delete $option{name},
         port => delete $option{port},
         dir  => delete $option{dir},
+        journals => [],
     }, $class;
 
     $self->{behaviour} = { %option };
@@ -82,11 +83,16 @@ sub start {
     socketpair(my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC)
         or die "socketpair: $!\n";
 
+    # one for each time that it is started
+    my $journal = "$self->{store}/journal-" . @{ $self->{journals} };
+    push @{ $self->{journals} }, MailPolicy::Relay::Journal->reader($journal);
+
     my $server = MailPolicy::Relay::Server->new(
         name    => $self->{name},
         port    => $self->{port},
         store   => $self->{store},
         control => $theirs,
+        journal_file => $journal,
     );
 
     $server->listen();
@@ -175,19 +181,7 @@ sub plain {
 # (by the monotonic clock) }.  Of BDAT: bdat => 1, chunks => [ sizes ], data
 # and raw are the octets.
 
-sub received {
-    my ($self) = @_;
-
-    my $seen = $self->{seen} //= [];
-
-    while (1) {
-        my $file = sprintf('%s/message-%06d', $self->{store}, @$seen + 1);
-        last unless -e $file;
-        push @$seen, Storable::retrieve($file);
-    }
-
-    return @$seen;
-}
+sub received { return map { $_->messages() } @{ $_[0]{journals} } }
 
 
 # those that were answered with 250
@@ -214,19 +208,27 @@ sub wait_messages {
 # What was said on each connection, in order: lines "C: ...", "S: ...",
 # "-- remark"; bodies as a remark.
 
-sub transcripts { return $_[0]->_files('transcript') }
+sub transcripts {
+    return map { $_->{transcript} } $_[0]->_connections();
+}
 
 # what came in on each connection, to the octet
 
-sub streams { return $_[0]->_files('stream') }
+sub streams {
+    return map {
+        my $journal = $_;
+        map { $journal->stream($_) } $journal->connections();
+    } @{ $_[0]{journals} };
+}
 
 # for each connection { position in the stream => code }: how what ended there
 # was answered; "refused" where the command of a chunk ended that was taken
 # for nothing
 
-sub answers {
-    return map { +{ map { split / / } split /\n/ } } $_[0]->_files('answers');
-}
+sub answers { return map { $_->{answers} } $_[0]->_connections() }
+
+sub _connections { return map { $_->connections() } @{ $_[0]{journals} } }
+
 
 # what clients did against the protocol
 
@@ -234,22 +236,6 @@ sub faults {
     my ($self) = @_;
 
     return map { /^-- fault: (.*)$/mg } $self->transcripts();
-}
-
-
-sub _files {
-    my ($self, $kind) = @_;
-
-    return map { slurp($_) } sort glob("$self->{store}/connection-*.$kind");
-}
-
-
-sub slurp {
-    my ($file) = @_;
-
-    open(my $fh, '<:raw', $file) or return '';
-    local $/;
-    return scalar(<$fh>) // '';
 }
 
 

@@ -16,6 +16,7 @@ use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
 use Storable ();
 use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
+use MailPolicy::Relay::Journal;
 use MailPolicy::Relay::Parameters qw(parameters path wrong_parameters);
 
 # the replies to these must be awaited, RFC 2920 section 3.1
@@ -71,6 +72,8 @@ sub listen {
 sub run {
     my ($self) = @_;
 
+    $self->open_files();
+
     while (1) {
         my ($readable, $writable) = ('', '');
         my $listener = $self->{listener};
@@ -102,6 +105,19 @@ sub run {
         $self->accept() if $listener && vec($readable, fileno($listener), 1);
         $self->obey() or return if vec($readable, fileno($self->{control}), 1);
     }
+}
+
+
+sub open_files {
+    my ($self) = @_;
+
+    $self->{journal} = MailPolicy::Relay::Journal->create(
+        $self->{journal_file} // "$self->{store}/journal");
+
+    # for people
+    my $file = "$self->{store}/connections.transcript";
+    open($self->{transcript}, '>>:raw', $file) or die "$file: $!\n";
+    $self->{transcript}->autoflush(1);
 }
 
 
@@ -169,7 +185,6 @@ sub accept {
     setsockopt($socket, IPPROTO_TCP, TCP_NODELAY, 1);
 
     my $number = ++$self->{total};
-    my $file = sprintf('%s/connection-%06d', $self->{store}, $number);
 
     my $c = {
         socket   => $socket,
@@ -184,14 +199,7 @@ sub accept {
         awaited  => 'nothing (no greeting yet)',
     };
 
-    if ($self->{keep}) {
-        open($c->{transcript}, '>:raw', "$file.transcript")
-            or die "$file: $!\n";
-        open($c->{stream}, '>:raw', "$file.stream") or die "$file: $!\n";
-        open($c->{answers}, '>:raw', "$file.answers") or die "$file: $!\n";
-        $c->{$_}->autoflush(1) for qw(transcript stream answers);
-    }
-
+    $self->journal($c, 'connection', '');
     $self->{connections}{ $c->{fd} } = $c;
 
     $self->answer($c, 'connect', '', undef, sub {
@@ -203,7 +211,16 @@ sub accept {
 sub note {
     my ($self, $c, $text) = @_;
 
-    print { $c->{transcript} } $text, "\n" if $c->{transcript};
+    $self->journal($c, 'note', $text);
+    print { $self->{transcript} } "$c->{number} $text\n"
+        if $self->{keep};
+}
+
+
+sub journal {
+    my ($self, $c, $kind, $octets) = @_;
+
+    $self->{journal}->put($kind, $c->{number}, $octets) if $self->{keep};
 }
 
 
@@ -224,7 +241,7 @@ sub read {
         return;
     }
 
-    print { $c->{stream} } $octets if $c->{stream};
+    $self->journal($c, 'stream', $octets);
 
     if (defined $c->{wake} && $c->{awaited}) {
         $self->fault($c, "octets before the reply to $c->{awaited}");
@@ -378,8 +395,7 @@ sub answered {
     my ($self, $c, $position, $reply) = @_;
 
     my ($code) = $reply =~ /^(\w+)/;
-    print { $c->{answers} } "$position ", $code // 'none', "\n"
-        if $c->{answers};
+    $self->journal($c, 'answer', "$position " . ($code // 'none'));
 }
 
 
@@ -949,7 +965,7 @@ sub end_of_content {
         $message->{answered} = clock_gettime(CLOCK_MONOTONIC);
         $message->{accepted} = $reply ne ''
             && !(grep { !/^250/ } split /\n/, $reply) ? 1 : 0;
-        $self->store($message);
+        $self->store($c, $message);
     };
 
     # a reply is flushed later, so the message is there when it is seen
@@ -971,15 +987,12 @@ sub decoded {
 
 
 sub store {
-    my ($self, $message) = @_;
+    my ($self, $c, $message) = @_;
 
     $self->{stored}++;
     $self->{accepted}++ if $message->{accepted};
-    return unless $self->{keep};
-
-    my $file = sprintf('%s/message-%06d', $self->{store}, $self->{stored});
-    Storable::nstore($message, "$file.new");
-    rename("$file.new", $file) or die "$file: $!\n";
+    $self->journal($c, 'message', Storable::nfreeze($message))
+        if $self->{keep};
 }
 
 
