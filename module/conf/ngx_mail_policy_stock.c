@@ -197,6 +197,15 @@ ngx_mail_policy_stock_merge(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
     cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
     sscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_smtp_module);
 
+    /*
+     * Input that comes while the client's name is looked up is seen by nobody,
+     * unless there is a delay behind it in which it would be a fault.
+     */
+
+    if (cscf->resolver && sscf->greeting_delay == 0) {
+        sscf->greeting_delay = 1;
+    }
+
     if (ngx_mail_policy_stock_proxy(cf, conf, cscf) != NGX_OK) {
         return NGX_ERROR;
     }

@@ -352,17 +352,34 @@ mpol_addr_domain(const uint8_t *p, size_t len, unsigned allow)
 
 
 /*
- * U+3002, U+FF0E, U+FF61: dots to a relay that maps names as RFC 3490 section
- * 3.1 does, and the domain another one than we looked at.
+ * U+3002 and U+2024, U+FE50..FE6F (small forms), U+FF00..FFEF (full and half
+ * width): dots and letters to a relay that maps names as RFC 3490 section 3.1
+ * or UTS 46 do, and the domain another one than we looked at.
  */
 
 static int
 mpol_addr_stop(const uint8_t *p, size_t len)
 {
-    return len >= 3
-           && ((p[0] == 0xe3 && p[1] == 0x80 && p[2] == 0x82)
-               || (p[0] == 0xef && p[1] == 0xbc && p[2] == 0x8e)
-               || (p[0] == 0xef && p[1] == 0xbd && p[2] == 0xa1));
+    if (len < 3) {
+        return 0;
+    }
+
+    switch (p[0]) {
+
+    case 0xe2:
+        return p[1] == 0x80 && p[2] == 0xa4;
+
+    case 0xe3:
+        return p[1] == 0x80 && p[2] == 0x82;
+
+    case 0xef:
+        return (p[1] == 0xb9 && p[2] >= 0x90 && p[2] <= 0xaf)
+               || (p[1] >= 0xbc && p[1] <= 0xbe)
+               || (p[1] == 0xbf && p[2] <= 0xaf);
+
+    default:
+        return 0;
+    }
 }
 
 

@@ -16,8 +16,9 @@
  *
  * With MPOL_PATH_UTF8, RFC 6531 section 3.3: any character above U+009F may
  * stand in an atom, in a quoted string (but not behind a backslash) and in a
- * sub-domain, but for the full stops U+3002, U+FF0E and U+FF61 in the latter.
- * It is not judged further: no IDNA, no normalization.
+ * sub-domain, but for full stops and compatibility forms in the latter that
+ * others map to ASCII (U+2024, U+3002, U+FE50..FE6F, U+FF00..FFEF).  It is not
+ * judged further: no IDNA, no normalization.
  *
  * Limits of section 4.5.3.1, in octets: local part 64, domain 255, path 256
  * with its brackets.  A "%" or "!" in a local part is legal syntax; who may

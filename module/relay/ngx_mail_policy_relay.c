@@ -141,6 +141,12 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
         return 0;
     }
 
+    /* it is the client who has moved: the relay's time goes on */
+
+    if (relay->blocked && !c->write->ready) {
+        return 0;
+    }
+
     c->log->action = "sending message to relay";
 
     while (taken < len && c->write->ready) {
@@ -210,7 +216,16 @@ ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay)
         return NGX_AGAIN;
     }
 
-    if (relay->in_len && relay->chunks == 0) {
+    if (relay->chunks) {
+
+        /* so that one too many, or a refusal, is seen before LAST goes out */
+
+        relay->listening = 1;
+        ngx_mail_policy_relay_timers(relay);
+        return NGX_AGAIN;
+    }
+
+    if (relay->in_len) {
         ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
         return NGX_AGAIN;
     }
@@ -222,10 +237,24 @@ ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay)
 ngx_uint_t
 ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 {
+    u_char  octet;
+
+    if (relay->failing || relay->closed || relay->in_body || relay->spent) {
+        return 0;
+    }
+
+    /* what nobody has asked for would be taken for the reply to MAIL */
+
+    if (ngx_queue_empty(&relay->sent)
+        && (relay->in_len
+            || recv(relay->pc.connection->fd, &octet, 1, MSG_PEEK) != -1))
+    {
+        return 0;
+    }
+
     /* RFC 9422: a relay may say how many transactions it takes */
 
-    return !relay->failing && !relay->closed && !relay->in_body
-           && (relay->ehlo.mailmax == 0 || relay->mails < relay->ehlo.mailmax);
+    return relay->ehlo.mailmax == 0 || relay->mails < relay->ehlo.mailmax;
 }
 
 
@@ -537,16 +566,19 @@ ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay)
         return;
     }
 
+    if (!relay->blocked || !relay->pc.connection->write->ready
+        || relay->handlers == NULL)
+    {
+        ngx_mail_policy_relay_timers(relay);
+        return;
+    }
+
+    relay->blocked = 0;
+    mpol_pace_spent(&relay->pace, ngx_current_msec - relay->blocked_since);
+
     ngx_mail_policy_relay_timers(relay);
 
-    if (relay->blocked && relay->pc.connection->write->ready
-        && relay->handlers)
-    {
-        relay->blocked = 0;
-        mpol_pace_spent(&relay->pace,
-                        ngx_current_msec - relay->blocked_since);
-        relay->handlers->writable(relay->data);
-    }
+    relay->handlers->writable(relay->data);
 }
 
 
@@ -675,7 +707,7 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
     if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL) {
 
         if (ngx_queue_empty(&relay->sent)) {
-            timeout = 0;
+            timeout = relay->listening ? timeout : 0;
 
         } else {
             q = ngx_queue_head(&relay->sent);

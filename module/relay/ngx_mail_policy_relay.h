@@ -36,8 +36,7 @@
 #include "ngx_mail_policy_upstream.h"
 
 
-#define NGX_MAIL_POLICY_RELAY_BUFFER   4096
-#define NGX_MAIL_POLICY_RELAY_REFUSAL  400      /* of its text: what is kept */
+#define NGX_MAIL_POLICY_RELAY_BUFFER  4096
 
 
 /* the stages of a dialogue, in their order */
@@ -134,11 +133,6 @@ typedef struct {
     ngx_uint_t                         mails;     /* MAIL commands so far */
 
     ngx_uint_t                         chunks;    /* BDATs without reply */
-    mpol_reply_t                       refused;   /* one of them, code 0: none;
-                                                     the message stands for the
-                                                     text, in refused_text */
-    u_char                             refused_text[
-                                              NGX_MAIL_POLICY_RELAY_REFUSAL];
 
     mpol_pace_t                        pace;      /* of taking a body */
     ngx_msec_t                         blocked_since;
@@ -156,7 +150,11 @@ typedef struct {
     unsigned                           in_transaction:1; /* MAIL was sent */
     unsigned                           in_body:1; /* from 354 or chunks() to
                                                      final() */
-    unsigned                           chunked:1; /* the body is, or was */
+    unsigned                           listening:1; /* for chunks' replies */
+    unsigned                           spent:1;   /* not to be used again */
+    unsigned                           unable:1;  /* it lacks an extension that
+                                                     MAIL needs: what reply()
+                                                     gets then is our own */
     unsigned                           blocked:1; /* body() waits */
     unsigned                           busy:1;    /* in a handler of ours */
     unsigned                           closed:1;  /* free when not busy */
@@ -184,8 +182,8 @@ ngx_int_t ngx_mail_policy_relay_data(ngx_mail_policy_relay_t *relay,
 /*
  * RFC 3030 instead of DATA: 1 if the relay is ready and takes chunks; begins
  * a body of them; tells that a whole "BDAT" without LAST goes out with the
- * next body(), whose reply nobody waits for.  A refusal comes as a reply of
- * stage BODY, or in the place of the final one.
+ * next body().  Its reply is awaited by listen(); a refusal comes as a reply of
+ * stage BODY.
  */
 ngx_uint_t ngx_mail_policy_relay_chunking(ngx_mail_policy_relay_t *relay);
 void ngx_mail_policy_relay_chunks(ngx_mail_policy_relay_t *relay);

@@ -91,7 +91,6 @@ ngx_mail_policy_relay_chunks(ngx_mail_policy_relay_t *relay)
 {
     ngx_mail_policy_relay_begin_body(relay);
 
-    relay->chunked = 1;
     relay->chunks = 0;
 }
 
@@ -107,8 +106,6 @@ static void
 ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay)
 {
     relay->in_body = 1;
-    relay->chunked = 0;
-    relay->refused.code = 0;
 
     mpol_pace_init(&relay->pace, relay->conf.reply_timeout,
                    relay->conf.min_data_rate);
@@ -239,16 +236,14 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
         break;
 
     case NGX_MAIL_POLICY_RELAY_FINAL:
-        /* RFC 3030, section 2: a refused BDAT leaves it to RSET */
+        relay->in_transaction = 0;
 
-        relay->in_transaction = (relay->chunked && reply->code >= 400);
+        /*
+         * It may have been an early one that crossed the end, with another
+         * behind it, which would be taken for the next command's.
+         */
 
-        /* what LAST is told after a refused chunk is only a consequence */
-
-        if (reply->code >= 400 && relay->refused.code) {
-            reply = &relay->refused;
-        }
-
+        relay->spent = (reply->code >= 400);
         break;
 
     case NGX_MAIL_POLICY_RELAY_QUIT:
@@ -271,50 +266,25 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
 }
 
 
-/*
- * The reply to a chunk that is not the last.  Once LAST is out, its reply
- * alone tells what became of the message.
- */
+/* the reply to a chunk that is not the last, which is not sent before it */
 
 static void
 ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply)
 {
-    mpol_reply_t  *refused;
-
-    relay->chunks--;
-
-    if (reply->code < 300) {
-        return;
-    }
-
-    if (ngx_queue_empty(&relay->sent) || reply->code < 400) {
+    if (reply->code >= 300) {
         relay->chunks = 0;
         ngx_mail_policy_relay_early_reply(relay, reply);
         return;
     }
 
-    refused = &relay->refused;
+    relay->chunks--;
 
-    if (refused->code) {
-        return;
+    if (relay->chunks == 0 && relay->listening) {
+        relay->listening = 0;
+        ngx_mail_policy_relay_timers(relay);
+        relay->handlers->writable(relay->data);
     }
-
-    /* the relay's buffer is used again; of a text, the beginning will do */
-
-    refused->code = reply->code;
-
-    refused->status.len = reply->status.len;
-    refused->status.data = relay->refused_text;
-
-    refused->message.len = ngx_min(reply->message.len,
-                                   NGX_MAIL_POLICY_RELAY_REFUSAL
-                                   - reply->status.len);
-    refused->message.data = relay->refused_text + reply->status.len;
-
-    ngx_memcpy(relay->refused_text, reply->status.data, reply->status.len);
-    ngx_memcpy(relay->refused_text + reply->status.len, reply->message.data,
-               refused->message.len);
 }
 
 
@@ -391,6 +361,7 @@ ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay)
             ngx_queue_remove(q);
             ngx_queue_insert_tail(&relay->free, q);
 
+            relay->unable = 1;
             relay->handlers->reply(relay->data, cmd->stage, cmd->tag,
                                    &refusal);
 

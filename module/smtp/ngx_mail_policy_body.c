@@ -121,28 +121,15 @@ ngx_mail_policy_body_prepare(ngx_mail_policy_transaction_t *t)
 ngx_int_t
 ngx_mail_policy_body_recv(ngx_mail_policy_session_t *s)
 {
-    size_t        had;
-    ngx_int_t     rc;
-    ngx_event_t  *rev;
-
-    had = s->in_last - s->in_pos;
+    ngx_int_t  rc;
 
     rc = ngx_mail_policy_session_recv(s, NGX_MAIL_POLICY_BODY);
 
-    if (rc != NGX_OK) {
-        return rc;
+    if (rc == NGX_OK) {
+        ngx_mail_policy_session_waited(s);
     }
 
-    rev = s->connection->read;
-
-    if (rev->timer_set) {
-        mpol_pace_spent(&s->pace, ngx_current_msec - s->waiting_since);
-        ngx_del_timer(rev);
-    }
-
-    mpol_pace_moved(&s->pace, s->in_last - s->in_pos - had);
-
-    return NGX_OK;
+    return rc;
 }
 
 
@@ -289,10 +276,6 @@ ngx_mail_policy_body_end(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
-    if (s->connection->read->timer_set) {
-        ngx_del_timer(s->connection->read);
-    }
-
     if (t->failed) {
         ngx_mail_policy_body_failed(t);
         return NGX_OK;
@@ -319,7 +302,7 @@ ngx_mail_policy_body_fail(ngx_mail_policy_transaction_t *t, ngx_uint_t status,
 
     s = t->session;
 
-    if (s->relay) {
+    if (s->relay && t->data) {
         ngx_mail_policy_relay_close(s->relay);
         s->relay = NULL;
     }

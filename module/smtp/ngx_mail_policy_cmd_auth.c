@@ -303,6 +303,10 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
     s->auth = NULL;
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
 
+    /* the next command has all its time */
+
+    ngx_mail_policy_session_waited(s);
+
     switch (rc) {
 
     case NGX_OK:

@@ -113,7 +113,11 @@ ngx_mail_policy_cmd_bdat(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     t = s->transaction;
     max = s->conf->message_size;
 
-    mpol_pace_init(&s->pace, s->core->timeout, s->conf->min_data_rate);
+    /* one for all chunks of a message */
+
+    if (t == NULL || !t->bdat) {
+        mpol_pace_init(&s->pace, s->core->timeout, s->conf->min_data_rate);
+    }
 
     s->reading = NGX_MAIL_POLICY_READ_CHUNK;
     s->connection->log->action = "reading message";
@@ -126,22 +130,13 @@ ngx_mail_policy_cmd_bdat(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     }
 
     if (s->chunk_refused || t->failed) {
-
-        if (s->chunk_size > NGX_MAIL_POLICY_CHUNK_DROPPED) {
-            (void) ngx_mail_policy_chunk_end(s);
-            ngx_mail_policy_session_close(s, "421 4.7.0 Chunk too big to be "
-                                             "dropped, closing connection");
-        }
-
         return NGX_OK;
     }
 
     /* RES-4: a few octets each cost as much as many */
 
-    if (s->chunk_size < 64 && !s->chunk_last
-        && ++s->junk > NGX_MAIL_POLICY_JUNK)
-    {
-        ngx_mail_policy_session_count_error(s);
+    if (s->chunk_size < 64 && !s->chunk_last) {
+        ngx_mail_policy_session_junk(s);
 
         if (s->closing) {
             return NGX_OK;
@@ -183,6 +178,7 @@ ngx_mail_policy_chunk_begin(ngx_mail_policy_transaction_t *t)
 ngx_int_t
 ngx_mail_policy_chunk_read(ngx_mail_policy_session_t *s)
 {
+    ngx_uint_t                      dropped;
     ngx_mail_policy_transaction_t  *t;
 
     t = s->transaction;
@@ -191,10 +187,17 @@ ngx_mail_policy_chunk_read(ngx_mail_policy_session_t *s)
         return NGX_AGAIN;
     }
 
-    if (s->chunk == 0 && (!s->chunk_last || t == NULL || t->end || t->failed
-                          || s->chunk_refused))
-    {
+    dropped = (s->chunk_refused || t->failed);
+
+    if (s->chunk == 0 && (!s->chunk_last || t->end || dropped)) {
         return ngx_mail_policy_chunk_end(s);
+    }
+
+    if (dropped && s->chunk > NGX_MAIL_POLICY_CHUNK_DROPPED) {
+        (void) ngx_mail_policy_chunk_end(s);
+        ngx_mail_policy_session_close(s, "421 4.7.0 Chunk too big to be "
+                                         "dropped, closing connection");
+        return NGX_OK;
     }
 
     if (s->in_pos == s->in_last && s->chunk) {
@@ -231,6 +234,8 @@ ngx_mail_policy_chunk_scan(ngx_mail_policy_session_t *s)
     s->chunk -= n;
     s->in_pos += n;
 
+    mpol_pace_moved(&s->pace, n);
+
     if (s->chunk_refused || t->failed) {
         return;
     }
@@ -256,10 +261,6 @@ ngx_mail_policy_chunk_end(ngx_mail_policy_session_t *s)
     t = s->transaction;
 
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
-
-    if (s->connection->read->timer_set) {
-        ngx_del_timer(s->connection->read);
-    }
 
     if (s->chunk_refused) {
         ngx_mail_policy_chunk_refuse(s);
@@ -290,6 +291,12 @@ ngx_mail_policy_chunk_refuse(ngx_mail_policy_session_t *s)
 
     t = s->transaction;
     text = s->chunk_refused;
+
+    ngx_mail_policy_session_junk(s);
+
+    if (s->closing) {
+        return;
+    }
 
     if (t == NULL) {
         ngx_mail_policy_session_no_mail(s);

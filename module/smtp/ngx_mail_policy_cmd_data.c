@@ -134,6 +134,8 @@ ngx_mail_policy_data_scan(ngx_mail_policy_transaction_t *t)
 
     rc = mpol_body_scan(&t->body, p, len, &t->consumed, &t->ready);
 
+    mpol_pace_moved(&s->pace, t->consumed);
+
     s->envelope.message_size = t->body.octets;
     t->end = (rc == MPOL_OK);
 

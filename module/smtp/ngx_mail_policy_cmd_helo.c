@@ -21,6 +21,7 @@
 static ngx_int_t ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_ehlo_offers(ngx_mail_policy_session_t *s,
     uint64_t *size);
+static void ngx_mail_policy_ehlo_limits(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_cmd_foreign(ngx_mail_policy_session_t *s,
     mpol_command_t *cmd);
 static ngx_int_t ngx_mail_policy_cmd_refused(ngx_mail_policy_session_t *s,
@@ -249,19 +250,41 @@ ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s)
     }
 
     if (pscf->limits_offered) {
-        if (pscf->max_messages) {
-            ngx_mail_policy_reply(s, "250-LIMITS MAILMAX=%ui RCPTMAX=%ui",
-                                  pscf->max_messages, pscf->max_recipients);
-
-        } else {
-            ngx_mail_policy_reply(s, "250-LIMITS RCPTMAX=%ui",
-                                  pscf->max_recipients);
-        }
+        ngx_mail_policy_ehlo_limits(s);
     }
 
     ngx_mail_policy_reply(s, "250 HELP");
 
     return NGX_OK;
+}
+
+
+/* RFC 9422, section 5: a limit has six digits at the most */
+
+static void
+ngx_mail_policy_ehlo_limits(ngx_mail_policy_session_t *s)
+{
+    u_char      *p, *last;
+    ngx_uint_t   mails, rcpts;
+    u_char       buf[sizeof(" MAILMAX=999999 RCPTMAX=999999")];
+
+    mails = s->conf->max_messages;
+    rcpts = s->conf->max_recipients;
+
+    p = buf;
+    last = buf + sizeof(buf);
+
+    if (mails && mails < 1000000) {
+        p = ngx_slprintf(p, last, " MAILMAX=%ui", mails);
+    }
+
+    if (rcpts < 1000000) {
+        p = ngx_slprintf(p, last, " RCPTMAX=%ui", rcpts);
+    }
+
+    if (p != buf) {
+        ngx_mail_policy_reply(s, "250-LIMITS%*s", (size_t) (p - buf), buf);
+    }
 }
 
 

@@ -57,7 +57,7 @@ static ngx_int_t ngx_mail_policy_session_line(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
     mpol_str_t *line, ngx_uint_t more, ngx_uint_t *wait);
 static ngx_int_t ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s,
-    ngx_int_t fault);
+    ngx_int_t fault, mpol_str_t *line);
 static size_t ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s);
@@ -529,7 +529,7 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
         n = ngx_mail_policy_auth_response(s, (u_char *) str.data, str.len);
 
     } else {
-        n = ngx_mail_policy_session_fault(s, rc);
+        n = ngx_mail_policy_session_fault(s, rc, &str);
     }
 
     if (n == NGX_DONE) {
@@ -539,9 +539,7 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
     s->line = line;
     s->in_pos += consumed;
 
-    if (s->connection->read->timer_set) {
-        ngx_del_timer(s->connection->read);
-    }
+    ngx_mail_policy_session_waited(s);
 
     return n;
 }
@@ -580,8 +578,8 @@ ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
         return NGX_OK;
     }
 
-    if (command->junk && ++s->junk > NGX_MAIL_POLICY_JUNK) {
-        ngx_mail_policy_session_count_error(s);
+    if (command->junk) {
+        ngx_mail_policy_session_junk(s);
 
         if (s->closing) {
             return NGX_OK;
@@ -633,9 +631,19 @@ ngx_mail_policy_session_unsynchronized(ngx_mail_policy_session_t *s)
 
 
 static ngx_int_t
-ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault)
+ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault,
+    mpol_str_t *line)
 {
     s->connection->idle = 0;
+
+    /* EXT-4: the octets behind it would become commands */
+
+    if (line->len >= 4
+        && ngx_strncasecmp((u_char *) line->data, (u_char *) "BDAT", 4) == 0)
+    {
+        ngx_mail_policy_session_close(s, "501 5.5.2 Bad BDAT command");
+        return NGX_OK;
+    }
 
     if (s->reading == NGX_MAIL_POLICY_READ_AUTH) {
         s->reading = NGX_MAIL_POLICY_READ_COMMAND;
@@ -680,10 +688,14 @@ ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s)
 static void
 ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
 {
-    ngx_uint_t         body, owed;
+    ngx_uint_t         body, chunks, owed;
     ngx_connection_t  *c;
 
     c = s->connection;
+
+    /* between them it is the message, too, that is waited for */
+
+    chunks = (s->transaction && s->transaction->bdat);
 
     body = (s->reading == NGX_MAIL_POLICY_READ_BODY
             || s->reading == NGX_MAIL_POLICY_READ_CHUNK);
@@ -694,9 +706,7 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
            && !(s->transaction && (s->transaction->ready
                                    || s->transaction->wire_last));
 
-    if (owed && s->reading == NGX_MAIL_POLICY_READ_COMMAND
-        && !(s->transaction && s->transaction->bdat))
-    {
+    if (owed && s->reading == NGX_MAIL_POLICY_READ_COMMAND && !chunks) {
 
         if (ngx_exiting) {
             ngx_mail_policy_session_close(s,
@@ -730,12 +740,28 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
 
     } else if (!c->read->timer_set) {
         s->waiting_since = ngx_current_msec;
-        ngx_add_timer(c->read, body ? (ngx_msec_t) s->pace.left
-                                    : s->core->timeout);
+        ngx_add_timer(c->read, (body || chunks) ? (ngx_msec_t) s->pace.left
+                                                : s->core->timeout);
     }
 
     if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
         ngx_mail_policy_session_finalize(s);
+    }
+}
+
+
+/* what was waited for has come, or a part of it */
+
+void
+ngx_mail_policy_session_waited(ngx_mail_policy_session_t *s)
+{
+    ngx_event_t  *rev;
+
+    rev = s->connection->read;
+
+    if (rev->timer_set) {
+        mpol_pace_spent(&s->pace, ngx_current_msec - s->waiting_since);
+        ngx_del_timer(rev);
     }
 }
 
@@ -777,6 +803,15 @@ ngx_mail_policy_session_count_error(ngx_mail_policy_session_t *s)
                       "client made too many errors");
 
         ngx_mail_policy_session_close(s, "421 4.7.0 Too many errors");
+    }
+}
+
+
+void
+ngx_mail_policy_session_junk(ngx_mail_policy_session_t *s)
+{
+    if (++s->junk > NGX_MAIL_POLICY_JUNK) {
+        ngx_mail_policy_session_count_error(s);
     }
 }
 
@@ -848,6 +883,7 @@ ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
     s->greeted = 0;
     s->esmtp = 0;
     s->extensions = 0;
+    s->trailing = 0;
     ngx_str_null(&s->envelope.helo);
     ngx_str_set(&s->envelope.protocol, "SMTP");
 }

@@ -252,6 +252,12 @@ void ngx_mail_policy_session_unsynchronized(ngx_mail_policy_session_t *s);
 /* an error that has had its reply; the last one ends the session */
 void ngx_mail_policy_session_count_error(ngx_mail_policy_session_t *s);
 
+/* a command that brought no message nearer; many of them are errors */
+void ngx_mail_policy_session_junk(ngx_mail_policy_session_t *s);
+
+/* octets of the client have come: ends the wait for them */
+void ngx_mail_policy_session_waited(ngx_mail_policy_session_t *s);
+
 /*
  * No transaction for RCPT, DATA or BDAT: an error, unless MAIL or a chunk was
  * just refused.

@@ -222,9 +222,13 @@ void
 ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text)
 {
+    ngx_mail_policy_session_t  *s;
+
     static ngx_str_t  sequence = ngx_string("503 5.5.1 Need MAIL command");
 
-    ngx_mail_policy_due_done(t->session, &t->due, text);
+    s = t->session;
+
+    ngx_mail_policy_due_done(s, &t->due, text);
     ngx_mail_policy_rcpts_refuse(t, 503, &sequence);
 
     t->record.status = status;
@@ -233,6 +237,8 @@ ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_transaction_finalize(t, status < 500
                                             ? NGX_MAIL_POLICY_DEFERRED
                                             : NGX_MAIL_POLICY_REJECTED);
+
+    ngx_mail_policy_session_junk(s);
 }
 
 

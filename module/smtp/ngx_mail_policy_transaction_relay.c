@@ -42,7 +42,7 @@ static void ngx_mail_policy_relay_data_replied(
 static void ngx_mail_policy_relay_failed(void *data,
     ngx_mail_policy_relay_stage_e stage);
 static void ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_relay_stage_e stage);
+    ngx_uint_t status, ngx_str_t *text);
 static void ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_relay_writable(void *data);
 
@@ -206,6 +206,18 @@ ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
 
     ngx_mail_policy_transaction_text(t, reply->code, reply, "1.0", &text);
 
+    if (t->session->relay->unable) {
+
+        /* another one of the group may be able to */
+
+        (void) ngx_mail_policy_relay_rset(t->session->relay);
+        ngx_mail_policy_relay_quit(t->session->relay);
+        t->session->relay = NULL;
+
+        ngx_mail_policy_relay_next(t, reply->code, &text);
+        return;
+    }
+
     if (!t->lazy) {
         ngx_mail_policy_transaction_refuse(t, reply->code, &text);
         return;
@@ -298,17 +310,24 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         return;
     }
 
-    ngx_mail_policy_relay_next(t, stage);
+    ngx_mail_policy_relay_next(t, 451,
+                               (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
+                               ? &ngx_mail_policy_relay_refuses_us
+                               : (stage < NGX_MAIL_POLICY_RELAY_MAIL)
+                                 ? &ngx_mail_policy_no_relay
+                                 : &ngx_mail_policy_relay_lost);
 }
 
 
-/* nothing was passed on yet: the next of the group, from the beginning */
+/*
+ * Nothing was passed on yet: the next of the group, from the beginning; where
+ * there is none, the client is told this.
+ */
 
 static void
 ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_relay_stage_e stage)
+    ngx_uint_t status, ngx_str_t *text)
 {
-    ngx_str_t               *text;
     ngx_queue_t             *q;
     ngx_mail_policy_rcpt_t  *rcpt;
 
@@ -331,20 +350,15 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
         return;
     }
 
-    text = (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
-           ? &ngx_mail_policy_relay_refuses_us
-           : (stage < NGX_MAIL_POLICY_RELAY_MAIL)
-             ? &ngx_mail_policy_no_relay : &ngx_mail_policy_relay_lost;
-
     if (!t->lazy) {
-        ngx_mail_policy_transaction_refuse(t, 451, text);
+        ngx_mail_policy_transaction_refuse(t, status, text);
         return;
     }
 
     /* the next recipient may try again, and all of the group */
 
     t->tried = 0;
-    ngx_mail_policy_rcpts_refuse(t, 451, text);
+    ngx_mail_policy_rcpts_refuse(t, status, text);
 }
 
 

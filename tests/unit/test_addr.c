@@ -173,6 +173,9 @@ static const case_t  cases[] = {
     { "<a@b.c" UFF0E ">", U8, SYN, 0, 0, 0, 0, 0 },
     { "<a@" UML "." UFF61 "." UML ">", U8, SYN, 0, 0, 0, 0, 0 },
     { "<\"a\"@" UML U3002 UML ">", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@\xef\xbd\x85xample.com>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@ours\xe2\x80\xa4" "example>", U8, SYN, 0, 0, 0, 0, 0 },
+    { "<a@ours\xef\xb9\x92" "example>", U8, SYN, 0, 0, 0, 0, 0 },
     { "<@x" U3002 "y:a@b>", U8, SYN, 0, 0, 0, 0, 0 },
     { "<@x,@y" UFF0E "z:a@b>", U8, SYN, 0, 0, 0, 0, 0 },
     { "<a@ours" U3002 "example>", 0, BIT8, 0, 0, 0, 0, 0 },
@@ -499,7 +502,9 @@ test_characters(const char *begin, const char *end, int domain)
         n += strlen(end);
 
         want = c >= 0xa0 && (c < 0xd800 || c > 0xdfff) && c < 0x110000
-               && !(domain && (c == 0x3002 || c == 0xff0e || c == 0xff61));
+               && !(domain && (c == 0x3002 || c == 0x2024
+                               || (c >= 0xfe50 && c <= 0xfe6f)
+                               || (c >= 0xff00 && c <= 0xffef)));
 
         rc = mpol_path_parse(s, n, U8, &path, &used);
 
