@@ -93,6 +93,8 @@ add_rules()
         wrap="$wrap -Wl,--wrap=$name"
     done
 
+    # all in one line
+    # shellcheck disable=SC2086,SC2116
     flags=$(echo $MODULE_FLAGS)
 
     cat <<RULES
