@@ -53,7 +53,8 @@ usage: build.sh verb
                     should notice (some minutes)
   asan [--nginx-source DIR]
                     nginx and the module with AddressSanitizer, and t/ with
-                    them; the sources come from Debian unless given
+                    them, and the seeds of the fuzz target "session"; the
+                    sources come from Debian unless given
   clean             removes build/
   help              this text
 
@@ -707,7 +708,7 @@ fuzz_target()
     local name=$1 seconds=$2 seeds=$ROOT/tests/fuzz/corpus/$1 dictionary
     local corpus=$BUILD/fuzz/corpus-$1
     local arguments=(-max_total_time="$seconds" -print_final_stats=1
-        -artifact_prefix="$BUILD/fuzz/$1-")
+        -artifact_prefix="$BUILD/fuzz/$1-" -timeout=25 -rss_limit_mb=2000)
 
     for dictionary in "$ROOT/tests/fuzz/fuzz_$name.dict" \
         "$ROOT/tests/fuzz/$name/fuzz_$name.dict"
@@ -849,6 +850,13 @@ verb_asan()
 
     # the module is built in
     export TEST_NGINX_BINARY=$BUILD/asan/nginx TEST_NGINX_GLOBALS=""
+
+    # shellcheck disable=SC2086
+    need_packages $PACKAGES_FUZZ
+    build_session_fuzzer
+    say "the seeds of fuzz_session"
+    logged "$BUILD/fuzz/session-seeds.log" "$BUILD/fuzz/fuzz_session" \
+        -runs=0 "$ROOT/tests/fuzz/corpus/session"
 
     # shellcheck disable=SC2046
     run_tests $(black_box_tests)
