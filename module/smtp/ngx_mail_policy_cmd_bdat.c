@@ -189,7 +189,7 @@ ngx_mail_policy_chunk_read(ngx_mail_policy_session_t *s)
 
     dropped = (s->chunk_refused || t->failed);
 
-    if (s->chunk == 0 && (!s->chunk_last || t->end || dropped)) {
+    if (s->chunk == 0 && (dropped || !s->chunk_last || t->end)) {
         return ngx_mail_policy_chunk_end(s);
     }
 
