@@ -3,7 +3,8 @@
 # Line ends in bodies and what may not be made of them, by their ids: no other
 # end of a message than CRLF.CRLF (SMUG-1, SMUG-2), bare CR and LF refused or
 # repaired (SMUG-3), repaired ones that begin a line with a dot (SMUG-4), long
-# lines (SMUG-13), and what is pipelined behind the end of a message (EXT-8).
+# lines (SMUG-13), chunks that nobody can find the end of (EXT-4), and what is
+# pipelined behind the end of a message (EXT-8).
 
 use strict;
 use warnings;
@@ -25,6 +26,8 @@ my %relay = (
         extensions => [ 'PIPELINING', '8BITMIME', 'CHUNKING' ]),
 );
 
+$t->certificate('edge');
+
 my $servers = '';
 
 for my $name (sort keys %relay) {
@@ -43,6 +46,22 @@ mail {
     policy_auth  off;
 
     $servers
+
+    server {
+        listen             127.0.0.1:%%PORT_without%%;
+        protocol           smtp;
+        smtp_capabilities  PIPELINING;
+        proxy_pass         127.0.0.1:%%PORT_bdat%%;
+    }
+
+    server {
+        listen               127.0.0.1:%%PORT_clear%%;
+        protocol             smtp;
+        starttls             only;
+        proxy_pass           127.0.0.1:%%PORT_bdat%%;
+        ssl_certificate      %%DIR%%/edge.crt;
+        ssl_certificate_key  %%DIR%%/edge.key;
+    }
 }
 EOF
 $t->run_nginx();
@@ -64,13 +83,15 @@ sub session {
 # a message with that in it, up to the true end of it: the reply
 
 sub data {
-    my ($c, $octets) = @_;
+    my ($c, $octets, $name) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
 
     $c->pipeline($MAIL, $RCPT, 'DATA');
     $c->send_raw($octets);
 
     if ($octets !~ /\r\n\.\r\n\z/) {
-        is($c->read_some(0.05), undef, 'no reply before the end of it');
+        is($c->read_some(0.05), undef, "$name: no reply before its end");
         $c->send_raw("\r\n.\r\n");
     }
 
@@ -96,7 +117,7 @@ for my $id (sort keys %END) {
         my $name = "$id " . shown($end);
         my $c = session('data_reject');
 
-        like(data($c, "Subject: x\r\n\r\nfirst$end$smuggled"),
+        like(data($c, "Subject: x\r\n\r\nfirst$end$smuggled", $name),
             qr/^554 5\.6\.0 /, "$name: is no end of it");
         is(scalar(() = $relay{data}->received()), 0,
             "$name: and the relay has nothing");
@@ -127,12 +148,12 @@ for my $octets (sort keys %REPAIRED) {
     my $id = $octets =~ /\n\./ ? 'SMUG-4' : 'SMUG-3';
     my $name = "$id " . shown($octets);
 
-    like(data($c, $octets), qr/^250 /, "$name: is repaired");
+    like(data($c, $octets, $name), qr/^250 /, "$name: is repaired");
     is(shown(($relay{data}->received())[-1]{raw}),
         shown("$REPAIRED{$octets}\r\n.\r\n"), "$name: as it should be");
 }
 
-like(data($c, "a\r\n\0.\r\nb"), qr/^554 5\.6\.0 /,
+like(data($c, "a\r\n\0.\r\nb", 'SMUG-3 NUL'), qr/^554 5\.6\.0 /,
     'SMUG-3 NUL is not repaired');
 $c->quit();
 
@@ -163,6 +184,26 @@ for my $name (sort keys %relay) {
 
         $c->quit();
     }
+}
+
+# EXT-4: where the octets of a chunk cannot be told from commands, it ends
+
+for my $case ([ 'without', 'BDAT 12', '502' ],
+    [ 'without', 'BDAT 12 LAST', '502' ], [ 'clear', 'BDAT 12 LAST', '530' ],
+    [ 'bdat_reject', 'BDAT', '501' ], [ 'bdat_reject', 'BDAT 12 LOST', '501' ],
+    [ 'bdat_reject', 'BDAT +12', '501' ],
+    [ 'bdat_reject', "BDAT 12\0LAST", '501' ],
+    [ 'bdat_reject', "BDAT 12\nLAST", '501' ],
+    [ 'bdat_reject', 'BDAT 18446744073709551628', '552' ])
+{
+    my ($where, $command, $code) = @$case;
+
+    $c = session($where);
+    $c->pipeline($MAIL, $RCPT);
+    $c->send_raw("$command\r\nNOOP\r\nNOOP\r\n");
+    my $name = "EXT-4 $where, " . shown($command);
+    like($c->read_reply(), qr/^$code 5\./, "$name: refused");
+    is($c->read_reply(), 'CLOSED', "$name: its octets are no commands");
 }
 
 # EXT-8: what follows in the same octets is the next command's

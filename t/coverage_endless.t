@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
 # What has no end, by its ids: a command line (RES-1), a relay's reply
-# (RES-2), recipients (RES-3), replies that the client does not read (RES-6).
-# And what is not limited yet, and not taken for limited: RES-8.
+# (RES-2), recipients (RES-3), replies that the client does not read (RES-6)
+# or has to wait for (RES-11).  And what is not limited yet, and not taken for limited: RES-8.
 
 use strict;
 use warnings;
@@ -137,10 +137,29 @@ like($replies[-1], qr/^421 4\.7\.0 /, 'RES-3 who does not stop is cut off');
 cmp_ok(scalar @replies, '>', 90, 'RES-3 after many');
 ok($c->wait_close(), 'RES-3 closed');
 
-# RES-6: as much as waits for a client is not read from it; and when it reads
-# at last, it is all there, and in order
+# RES-11: replies that wait for the relay are so many, and no more
 
 my $COUNT = 10_000;
+
+$relay->set(mail => { delay => 1.5, then => 'ok' });
+$c = session('many', timeout => 20);
+$before = memory();
+$c->send_raw("$MAIL\r\n" . "$RCPT\r\n" x $COUNT);
+sleep(0.8);
+
+SKIP: {
+    skip('a sanitizer keeps what is freed', 1)
+        if $t->read_file("/proc/$worker/maps") =~ /asan/;
+    cmp_ok(memory() - $before, '<', 1000, 'RES-11 what waits is not kept');
+}
+
+like($c->read_reply(), qr/^250 2\.1\.0 /, 'RES-11 then MAIL is answered');
+like($c->read_reply(), qr/^250 2\.1\.5 /, 'RES-11 and recipients');
+$c->close();
+$relay->set(mail => undef);
+
+# RES-6: as much as waits for a client is not read from it; and when it reads
+# at last, it is all there, and in order
 
 $relay->set(rcpt => { match => qr/<r\d*7@/, action => '550 5.1.1 no' });
 $c = session('many', timeout => 20);

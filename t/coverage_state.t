@@ -1,8 +1,10 @@
 #!/usr/bin/perl
 
-# A session and its transactions, by their ids: what one transaction leaves to
-# the next (STATE-4), MAIL where it does not belong (STATE-5), who does not
-# speak SMTP (STATE-9), limits that grant nothing (RELAY-8).
+# A session and its transactions, by their ids: what one leaves to the next
+# (STATE-1, STATE-2, STATE-4), the null sender (RELAY-4), MAIL where it does not
+# belong (STATE-5), DATA without recipients (STATE-8), control characters
+# (STATE-12), who does not speak SMTP (STATE-9), limits that grant nothing
+# (RELAY-8).
 
 use strict;
 use warnings;
@@ -41,7 +43,14 @@ mail {
     }
 
     server {
-        listen    127.0.0.1:%%PORT_plain%%;
+        listen               127.0.0.1:%%PORT_plain%%;
+        protocol             smtp;
+        policy_message_size  200k;
+        max_errors           100;
+    }
+
+    server {
+        listen    127.0.0.1:%%PORT_strict%%;
         protocol  smtp;
     }
 
@@ -81,10 +90,46 @@ sub message {
 }
 
 
+# STATE-1: whatever a message was told, and by whom
+
+my $c = session();
+
+for my $case ([ '250', "x\r\n" ], [ '450', "x\r\n" ], [ '554', "x\r\n" ],
+    [ '554', "a\nb\r\n" ], [ '552', join('', ('x' x 998 . "\r\n") x 300) ])
+{
+    my ($code, $octets) = @$case;
+    my $name = "STATE-1 $code to " . length($octets) . ' octets';
+
+    $relay->set(dot => "$code 0.0.0 x") if $octets eq "x\r\n";
+    $c->pipeline($MAIL, $RCPT, 'DATA');
+    $c->send_raw("$octets.\r\n");
+    like($c->read_reply(), qr/^$code /, $name);
+    is(codes(map { $c->cmd($_) } $RCPT, 'DATA', 'RSET'), '503 503 250',
+        "$name: no envelope is left");
+    $relay->set(dot => undef);
+}
+
+# STATE-2: a chunk that is refused is the end of it
+
+for my $last ('', ' LAST') {
+    my $chunk = 'x' x 300_000;
+
+    $c->pipeline($MAIL, $RCPT);
+    $c->send_raw('BDAT ' . length($chunk) . "$last\r\n$chunk");
+    like($c->read_reply(), qr/^552 5\.3\.4 /, "STATE-2 a chunk$last too large");
+    is(codes(map { $c->cmd($_) } 'DATA', $RCPT, 'NOOP'), '503 503 250',
+        "STATE-2 a chunk$last too large: no envelope is left");
+    is(message($c, 'a@example.com'), '250 250 354 250',
+        "STATE-2 a chunk$last too large: the next message");
+}
+
+$c->quit();
+
 # STATE-4: verdicts, routes and counts are a transaction's
 
-my $c = session('smtp');
 my $whole = '250 250 354 250';
+
+$c = session('smtp');
 
 is(message($c, 'a@example.com'), $whole, 'STATE-4 the first message');
 is(message($c, 'a@example.com', map { "r$_\@example.net" } 1 .. 3),
@@ -112,6 +157,15 @@ is(scalar(grep { $_->{limit} || $_->{rejected_recipients}
 is(join(' ', map { $_->{from} } $other->received()), 'a@other.example',
     'STATE-4 one was for the other relay');
 
+# RELAY-4: who has no address shares no counter with the others
+
+$c = session('smtp');
+is(message($c, '<>'), $whole, "RELAY-4 the null sender, message $_")
+    for 1 .. 4;
+is(scalar(grep { $_->{from} eq '' } $relay->received()), 4,
+    'RELAY-4 the relay is told so');
+$c->quit();
+
 # STATE-5: the first MAIL stands; and headers as large as they like
 
 $c = session();
@@ -126,6 +180,40 @@ is("$message->{from} @{ $message->{rcpts} }",
     'STATE-5 the envelope of the first');
 is($message->{data}, "$head\r\nx\r\n", 'STATE-5 and the whole header');
 $c->quit();
+
+# STATE-8: nobody is left to send it to, and the client cannot know yet
+
+$relay->set(rcpt => '550 5.1.1 no');
+$c = session();
+is(codes($c->pipeline($MAIL, $RCPT, $RCPT, 'DATA')), '250 550 550 554',
+    'STATE-8 DATA behind refused recipients');
+like($c->cmd('NOOP'), qr/^250 /, 'STATE-8 what follows is a command');
+unlike(($relay->transcripts())[-1], qr/^C: DATA/m,
+    'STATE-8 the relay is not told DATA');
+$relay->set(rcpt => undef);
+is(codes($c->cmd($RCPT), $c->cmd('DATA'), $c->cmd("x\r\n.")), '250 354 250',
+    'STATE-8 and one that is accepted then');
+$c->quit();
+
+# STATE-12: C0 and DEL in any command, whatever it makes of its argument
+
+my @lines = ('NOOP %s', 'EHLO a%sb', 'HELO %sa', 'VRFY a%s', 'MAIL FROM:<%s>',
+    'MAIL FROM:<a@example.com>%sSIZE=1', 'MAIL FROM:<a@example.com> ENVID=a%sb',
+    'MAIL %sFROM:<a@example.com>', 'RCPT TO:<"%s"@example.net>', 'RSET%s',
+    'QUIT%s', 'AUTH PLAIN %s', '%s');
+
+for my $octet (0 .. 9, 11 .. 31, 127) {
+    my $char = chr $octet;
+    my $shown = sprintf('\x%02x', $octet);
+
+    $c = session();
+    my @wrong = grep {
+        $c->cmd(sprintf($_, $char)) !~ /^501 5\.5\.2 Control/;
+    } @lines;
+    is(join(' / ', @wrong), '', "STATE-12 $shown in commands");
+    is(message($c, 'a@example.com'), $whole, "STATE-12 $shown: none has passed");
+    $c->quit();
+}
 
 # STATE-9: HTTP ends at once, before its body is read for commands; others
 # may err so often
@@ -143,7 +231,7 @@ for my $line ('GET / HTTP/1.1', 'POST / HTTP/1.1', 'post /x HTTP/1.0',
     is($c->read_reply(), 'CLOSED', "STATE-9 $line: nothing else, and closed");
 }
 
-$c = session();
+$c = session('strict');
 my @replies = map { $c->cmd("WHAT $_") } 1 .. 4;
 is(scalar(grep { /^500 5\.5\.1 / } @replies), 4, 'STATE-9 four errors');
 like($c->cmd('WHAT'), qr/^500 5\.5\.1 /, 'STATE-9 max_errors');
