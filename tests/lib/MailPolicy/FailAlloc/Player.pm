@@ -558,7 +558,11 @@ sub settle {
 }
 
 
-sub about { my ($from, $sent) = @_; return "$from: $sent->{name}, $sent->{now}" }
+sub about {
+    my ($from, $sent) = @_;
+
+    return "$from: $sent->{name}, $sent->{now}";
+}
 
 
 # by the local parts of senders
