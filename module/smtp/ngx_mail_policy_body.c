@@ -427,10 +427,13 @@ ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
 
     ngx_mail_policy_reply(s, "%V", text);
 
-    /* at once, not at the end of the loop turn: the log is to know of it */
+    /*
+     * At once, not at the end of the loop turn: the log is to know of it;
+     * and there may have been no memory for the reply.
+     */
 
     if (outcome == NGX_MAIL_POLICY_ACCEPTED
-        && ngx_mail_policy_output_flush(s) == NGX_ERROR)
+        && (ngx_mail_policy_output_flush(s) == NGX_ERROR || s->closing))
     {
         outcome = NGX_MAIL_POLICY_UNACKED;
         s->closing = 1;

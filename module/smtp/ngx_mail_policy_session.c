@@ -98,6 +98,16 @@ ngx_mail_policy_session_init(ngx_mail_session_t *ms, ngx_connection_t *c)
         return;
     }
 
+    /*
+     * The stock greeting closes a connection that cannot be read from, and
+     * then goes on with it; where this was done before, it has nothing to do.
+     */
+
+    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+        ngx_mail_close_connection(c);
+        return;
+    }
+
     ngx_mail_smtp_init_session(ms, c);
 
     if (c->fd == (ngx_socket_t) -1
