@@ -106,6 +106,11 @@ for my $id (sort keys %LAST) {
 
     for my $event (MailPolicy::DotTable::EVENTS) {
         my $fault = fault($rule, $event);
+
+        # behind what the limits say to MAIL; before it: see below
+        $fault = { delay => 0.4, then => $fault }
+            if "$id $event" eq 'S5 early reply';
+
         $fault = { match => qr/<b@/, action => $fault } if @rcpts > 1;
 
         my %cell = (fault => { $rule => $fault }, rcpts => \@rcpts,
@@ -131,6 +136,13 @@ for my $id (sort keys %LAST) {
         cell($id, $event, %cell);
     }
 }
+
+# Where the relay has failed before the limits have answered MAIL, the client
+# knows nothing of it yet.
+
+$table->{redis}->cmd('CLIENT', 'PAUSE', 800);
+$table->play('DOT S5 early reply, before the limits', 'relay_pair',
+    fault => { mail => fault('mail', 'early reply') }, asked => 1);
 
 stop_process($late_pid, 'TERM', 5);
 $table->complete(map { "S$_" } 1 .. 7);
