@@ -192,7 +192,7 @@ scripts()
 {
     local file
 
-    for file in build.sh .ci/run tests/*.sh; do
+    for file in build.sh .ci/run $(find tests -name "*.sh"); do
         bash -n "$file" 2>&1
     done
 

@@ -220,8 +220,11 @@ ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay)
 
         /* so that one too many, or a refusal, is seen before LAST goes out */
 
-        relay->listening = 1;
-        ngx_mail_policy_relay_timers(relay);
+        if (!relay->listening) {
+            relay->listening = 1;
+            ngx_mail_policy_relay_timers(relay);
+        }
+
         return NGX_AGAIN;
     }
 

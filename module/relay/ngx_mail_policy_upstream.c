@@ -569,6 +569,25 @@ ngx_mail_policy_upstream_forget(ngx_mail_policy_upstream_t *upstream)
 }
 
 
+ngx_uint_t
+ngx_mail_policy_upstream_more(ngx_mail_policy_upstream_t *upstream,
+    uint64_t tried)
+{
+    ngx_uint_t               i;
+    ngx_mail_policy_peer_t  *peer;
+
+    peer = upstream->peers.elts;
+
+    for (i = 0; i < upstream->peers.nelts; i++) {
+        if (!peer[i].down && !(tried & ((uint64_t) 1 << i))) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 void
 ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,
     ngx_uint_t failed)

@@ -78,6 +78,10 @@ ngx_mail_policy_upstream_t *ngx_mail_policy_upstream_find(
 ngx_mail_policy_peer_t *ngx_mail_policy_upstream_get(
     ngx_mail_policy_upstream_t *upstream, uint64_t *tried);
 
+/* 1 if a peer is not among tried: set aside, it is away for a while only */
+ngx_uint_t ngx_mail_policy_upstream_more(ngx_mail_policy_upstream_t *upstream,
+    uint64_t tried);
+
 /* tells how it went with a peer that was got; failed: it could not serve */
 void ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,
     ngx_uint_t failed);

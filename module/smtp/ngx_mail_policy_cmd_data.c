@@ -62,6 +62,7 @@ ngx_mail_policy_cmd_data_check(ngx_mail_policy_session_t *s,
 
         if (s->transaction->nrcpts) {
             ngx_mail_policy_reply(s, "554 5.5.1 No valid recipients");
+            ngx_mail_policy_session_junk(s);
 
         } else {
             ngx_mail_policy_session_error(s, "503 5.5.1 Need RCPT command");

@@ -58,6 +58,7 @@ static ngx_int_t ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
     mpol_str_t *line, ngx_uint_t more, ngx_uint_t *wait);
 static ngx_int_t ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s,
     ngx_int_t fault, mpol_str_t *line);
+static ngx_uint_t ngx_mail_policy_session_bdat(u_char *p, size_t len);
 static size_t ngx_mail_policy_session_line_max(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s);
@@ -509,6 +510,17 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
                         &consumed, &str);
 
     if (rc == MPOL_AGAIN) {
+
+        /* too long already; its beginning is not seen again */
+
+        if (consumed && s->line.dropped == 0
+            && s->reading == NGX_MAIL_POLICY_READ_COMMAND
+            && ngx_mail_policy_session_bdat(s->in + s->in_pos, consumed))
+        {
+            ngx_mail_policy_session_close(s, "501 5.5.2 Bad BDAT command");
+            return NGX_OK;
+        }
+
         s->line = line;
         s->in_pos += consumed;
 
@@ -648,9 +660,7 @@ ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault,
 
     /* EXT-4: the octets behind it would become commands */
 
-    if (line->len >= 4
-        && ngx_strncasecmp((u_char *) line->data, (u_char *) "BDAT", 4) == 0)
-    {
+    if (ngx_mail_policy_session_bdat((u_char *) line->data, line->len)) {
         ngx_mail_policy_session_close(s, "501 5.5.2 Bad BDAT command");
         return NGX_OK;
     }
@@ -676,6 +686,13 @@ ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault,
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_mail_policy_session_bdat(u_char *p, size_t len)
+{
+    return len >= 4 && ngx_strncasecmp(p, (u_char *) "BDAT", 4) == 0;
 }
 
 

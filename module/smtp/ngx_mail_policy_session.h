@@ -126,6 +126,7 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        mail_answered:1;  /* to the client */
     unsigned                        relay_told:1;  /* the client knows an
                                                       answer of the relay */
+    unsigned                        peer_failed:1;  /* one of its group */
     unsigned                        relay_lost:1;
     unsigned                        bdat:1;   /* the client sends chunks */
     unsigned                        chunking:1;   /* and the relay takes them */

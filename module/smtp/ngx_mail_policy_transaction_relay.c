@@ -310,6 +310,8 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         return;
     }
 
+    t->peer_failed = 1;
+
     ngx_mail_policy_relay_next(t, 451,
                                (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
                                ? &ngx_mail_policy_relay_refuses_us
@@ -348,6 +350,16 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
     if (ngx_mail_policy_transaction_relay(t) == NGX_OK) {
         ngx_mail_policy_rcpts_kick(t);
         return;
+    }
+
+    /* who is away may be able to */
+
+    if (status >= 500
+        && (t->peer_failed
+            || ngx_mail_policy_upstream_more(t->upstream, t->tried)))
+    {
+        status = 451;
+        text = &ngx_mail_policy_no_relay;
     }
 
     if (!t->lazy) {

@@ -229,8 +229,9 @@ sub access_log {
 
     my $json = JSON::PP->new()->utf8();
 
+    # the last line may be only half written
     return map { $json->decode($_) }
-        split /\n/, $self->read_file($name // 'access.log');
+        $self->read_file($name // 'access.log') =~ /^(.*)\n/mg;
 }
 
 
