@@ -242,6 +242,15 @@ ngx_int_t ngx_mail_policy_relay_send_commands(ngx_mail_policy_relay_t *relay);
 void ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply);
 
+/* a body may begin */
+void ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay);
+
+/* a reply to a chunk, or any other one before the end of the body */
+void ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply);
+void ngx_mail_policy_relay_early_reply(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply);
+
 /* the reply in relay->in, at set-up: NGX_OK go on, NGX_ERROR it is no use */
 ngx_int_t ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply);

@@ -28,11 +28,6 @@
 #define NGX_MAIL_POLICY_RELAY_WINDOW   128      /* commands in flight */
 
 
-static void ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay);
-static void ngx_mail_policy_relay_early_reply(
-    ngx_mail_policy_relay_t *relay, mpol_reply_t *reply);
-static void ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
-    mpol_reply_t *reply);
 static ngx_int_t ngx_mail_policy_relay_judge(ngx_mail_policy_relay_t *relay,
     ngx_mail_policy_relay_stage_e stage, mpol_reply_t *reply);
 static ngx_uint_t ngx_mail_policy_relay_cannot(ngx_mail_policy_relay_t *relay,
@@ -72,72 +67,6 @@ ngx_mail_policy_relay_data(ngx_mail_policy_relay_t *relay, void *tag)
 {
     return ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_DATA,
                                          tag, NULL);
-}
-
-
-/* chunks follow each other without waiting, so PIPELINING is needed too */
-
-ngx_uint_t
-ngx_mail_policy_relay_chunking(ngx_mail_policy_relay_t *relay)
-{
-    return relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
-           && (relay->ehlo.extensions & MPOL_RELAY_CHUNKING)
-           && (relay->ehlo.extensions & MPOL_RELAY_PIPELINING);
-}
-
-
-void
-ngx_mail_policy_relay_chunks(ngx_mail_policy_relay_t *relay)
-{
-    ngx_mail_policy_relay_begin_body(relay);
-
-    relay->chunks = 0;
-}
-
-
-void
-ngx_mail_policy_relay_chunk(ngx_mail_policy_relay_t *relay)
-{
-    relay->chunks++;
-}
-
-
-static void
-ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay)
-{
-    relay->in_body = 1;
-
-    mpol_pace_init(&relay->pace, relay->conf.reply_timeout,
-                   relay->conf.min_data_rate);
-}
-
-
-ngx_int_t
-ngx_mail_policy_relay_final(ngx_mail_policy_relay_t *relay, void *tag)
-{
-    ngx_mail_policy_relay_command_t  *cmd;
-
-    if (ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_FINAL, tag,
-                                      NULL)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    /* nothing is left to send for it */
-
-    cmd = ngx_queue_data(ngx_queue_last(&relay->waiting),
-                         ngx_mail_policy_relay_command_t, queue);
-    ngx_queue_remove(&cmd->queue);
-    ngx_queue_insert_tail(&relay->sent, &cmd->queue);
-    relay->outstanding++;
-
-    relay->in_body = 0;
-    relay->log.action = "waiting for the relay's reply to the message";
-
-    ngx_mail_policy_relay_timers(relay);
-
-    return NGX_OK;
 }
 
 
@@ -263,45 +192,6 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     if (tag && relay->handlers) {
         relay->handlers->reply(relay->data, stage, tag, reply);
     }
-}
-
-
-/* the reply to a chunk that is not the last, which is not sent before it */
-
-static void
-ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
-    mpol_reply_t *reply)
-{
-    if (reply->code >= 300) {
-        relay->chunks = 0;
-        ngx_mail_policy_relay_early_reply(relay, reply);
-        return;
-    }
-
-    relay->chunks--;
-
-    if (relay->chunks == 0 && relay->listening) {
-        relay->listening = 0;
-        ngx_mail_policy_relay_timers(relay);
-        relay->handlers->writable(relay->data);
-    }
-}
-
-
-/* a refusal in the middle of the body: the relay has given the message up */
-
-static void
-ngx_mail_policy_relay_early_reply(ngx_mail_policy_relay_t *relay,
-    mpol_reply_t *reply)
-{
-    if (!relay->in_body || reply->code < 400) {
-        ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
-        return;
-    }
-
-    relay->failing = 1;
-    relay->handlers->reply(relay->data, NGX_MAIL_POLICY_RELAY_BODY, NULL,
-                           reply);
 }
 
 

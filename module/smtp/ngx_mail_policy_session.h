@@ -239,6 +239,9 @@ void ngx_mail_policy_session_resume(ngx_mail_policy_session_t *s);
 /* ends everything of the session and closes it; the only way out */
 void ngx_mail_policy_session_finalize(ngx_mail_policy_session_t *s);
 
+/* its first half, as the clean-up handler of the connection's pool */
+void ngx_mail_policy_session_cleanup(void *data);
+
 /* replies with 421 and closes when that is out */
 void ngx_mail_policy_session_close(ngx_mail_policy_session_t *s,
     const char *reply);
