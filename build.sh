@@ -695,7 +695,7 @@ build_session_fuzzer()
     bash "$ROOT/tests/fuzz/session/make.sh" "$NGINX_FETCHED" \
         "$BUILD/fuzz/session"
 
-    cp "$BUILD/fuzz/session/fuzz_session" "$BUILD/fuzz/"
+    cp -f "$BUILD/fuzz/session/fuzz_session" "$BUILD/fuzz/"
 }
 
 
