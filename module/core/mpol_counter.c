@@ -15,6 +15,7 @@
 static uint64_t mpol_counter_add(uint64_t a, uint64_t b);
 static int mpol_window_view(const mpol_counter_t *c, uint64_t width,
     uint64_t now, mpol_counter_t *v);
+static void mpol_window_copy(const mpol_counter_t *c, mpol_counter_t *v);
 static uint64_t mpol_window_release(const mpol_counter_t *v, uint64_t left);
 static void mpol_window_check(mpol_counter_t *c, const mpol_rate_t *rate,
     uint64_t now, uint64_t n, mpol_decision_t *d);
@@ -115,6 +116,66 @@ mpol_counter_give_back(mpol_counter_t *c, const mpol_rate_t *rate,
 }
 
 
+int
+mpol_counter_settle(mpol_counter_t *c, const mpol_rate_t *rate, uint64_t now)
+{
+    uint64_t        last;
+    mpol_counter_t  v;
+
+    if (rate->kind == MPOL_RATE_WINDOW && c->width != 0) {
+
+        if (c->newest <= now / c->width
+            || !mpol_window_view(c, c->width, now, &v))
+        {
+            return 0;
+        }
+
+        *c = v;
+        return 1;
+    }
+
+    if (rate->kind != MPOL_RATE_BUCKET || c->width != 0) {
+        return 0;
+    }
+
+    last = mpol_counter_add(now, mpol_rate_cost(rate, rate->burst));
+
+    if (c->tat <= last) {
+        return 0;
+    }
+
+    c->tat = last;
+
+    return 1;
+}
+
+
+void
+mpol_counter_merge(mpol_counter_t *c, const mpol_counter_t *other,
+    uint64_t width, uint64_t now)
+{
+    size_t          i;
+    mpol_counter_t  v, w;
+
+    (void) mpol_window_view(c, width, now, &v);
+
+    if (other->width == 0) {
+        *c = v;
+        return;
+    }
+
+    (void) mpol_window_view(other, width, now, &w);
+
+    /* both have the same newest slot */
+
+    for (i = 0; i < MPOL_WINDOW_SLOTS; i++) {
+        v.slot[i] = mpol_counter_add(v.slot[i], w.slot[i]);
+    }
+
+    *c = v;
+}
+
+
 uint64_t
 mpol_counter_expires(const mpol_counter_t *c, const mpol_rate_t *rate,
     uint64_t now)
@@ -176,6 +237,11 @@ mpol_window_view(const mpol_counter_t *c, uint64_t width, uint64_t now,
         return 0;
     }
 
+    if (c->width == width && c->newest <= v->newest) {
+        mpol_window_copy(c, v);
+        return 0;
+    }
+
     i = (c->newest > MPOL_WINDOW_WHOLE) ? c->newest - MPOL_WINDOW_WHOLE : 0;
 
     for ( /* void */ ; i <= c->newest; i++) {
@@ -199,6 +265,29 @@ mpol_window_view(const mpol_counter_t *c, uint64_t width, uint64_t now,
     }
 
     return moved;
+}
+
+
+/* the usual case: nothing moves, but what has been released */
+
+static void
+mpol_window_copy(const mpol_counter_t *c, mpol_counter_t *v)
+{
+    uint64_t  i, n;
+
+    if (c->newest + MPOL_WINDOW_WHOLE < v->newest) {
+        return;
+    }
+
+    memcpy(v->slot, c->slot, sizeof(v->slot));
+
+    /* the places of the slots that have come since */
+
+    n = v->newest - c->newest;
+
+    for (i = 1; i <= n; i++) {
+        v->slot[(c->newest + i) % MPOL_WINDOW_SLOTS] = 0;
+    }
 }
 
 

@@ -6,7 +6,7 @@
 
 /*
  * What is counted under one key for one unit, and how it is judged.  The
- * same arithmetic stands in policies/charge.lua and policies/giveback.lua;
+ * same arithmetic stands in policies/counter.lua, judge.lua and giveback.lua;
  * tests/vectors/ is the specification of all.  Times are microseconds of
  * the store's clock, every number stays below 2^53.
  *
@@ -93,6 +93,17 @@ void mpol_counter_charge(mpol_counter_t *c, const mpol_rate_t *rate,
 /* takes back n units that were charged at time at; now >= at */
 void mpol_counter_give_back(mpol_counter_t *c, const mpol_rate_t *rate,
     uint64_t now, uint64_t at, uint64_t n);
+
+/*
+ * Brings to now what lies in the future, and does nothing else; 1 if there
+ * was any.
+ */
+int mpol_counter_settle(mpol_counter_t *c, const mpol_rate_t *rate,
+    uint64_t now);
+
+/* adds what of another window counts at now; c is in slots of width then */
+void mpol_counter_merge(mpol_counter_t *c, const mpol_counter_t *other,
+    uint64_t width, uint64_t now);
 
 /* when nothing of it counts any more: absolute time, 0 if it is empty */
 uint64_t mpol_counter_expires(const mpol_counter_t *c,

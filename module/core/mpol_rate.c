@@ -33,6 +33,8 @@ static const uint8_t *mpol_rate_period(const uint8_t *p, const uint8_t *end,
     uint64_t *seconds);
 static int mpol_rate_scan(const uint8_t *p, const uint8_t *end,
     mpol_rate_text_t *t);
+static int mpol_rate_sessions(const uint8_t *p, const uint8_t *end,
+    mpol_rate_t *rate);
 static int mpol_rate_judge(const mpol_rate_text_t *t, unsigned flags,
     mpol_rate_t *rate);
 
@@ -49,7 +51,8 @@ mpol_rate_parse(const uint8_t *p, size_t len, unsigned flags,
     static const mpol_rate_t  blocked = { MPOL_RATE_BLOCKED, 0, 0, 0 };
 
     if (len == 0) {
-        return MPOL_RATE_SYNTAX;
+        return (flags & MPOL_RATE_SESSIONS) ? MPOL_RATE_NUMBER
+                                            : MPOL_RATE_SYNTAX;
     }
 
     if (mpol_rate_is(p, len, "unlimited", sizeof("unlimited") - 1)) {
@@ -60,6 +63,10 @@ mpol_rate_parse(const uint8_t *p, size_t len, unsigned flags,
     if (mpol_rate_is(p, len, "blocked", sizeof("blocked") - 1)) {
         *rate = blocked;
         return MPOL_OK;
+    }
+
+    if (flags & MPOL_RATE_SESSIONS) {
+        return mpol_rate_sessions(p, p + len, rate);
     }
 
     rc = mpol_rate_scan(p, p + len, &t);
@@ -94,6 +101,13 @@ mpol_rate_error(int rc)
     case MPOL_RATE_SUFFIX:
         return "\"k\", \"m\" and \"g\" are for bytes only, "
                "write the number in full";
+
+    case MPOL_RATE_BURST:
+        return "no burst is possible here, write for example \"20/1h\"";
+
+    case MPOL_RATE_NUMBER:
+        return "not a number of sessions, write for example \"20\", "
+               "\"unlimited\" or \"blocked\"";
 
     default:
         return "not a rate, write for example \"500/1h\", "
@@ -319,6 +333,39 @@ mpol_rate_scan(const uint8_t *p, const uint8_t *end, mpol_rate_text_t *t)
 }
 
 
+/* a number and nothing else */
+
+static int
+mpol_rate_sessions(const uint8_t *p, const uint8_t *end, mpol_rate_t *rate)
+{
+    unsigned  shift;
+    uint64_t  n;
+
+    if (mpol_rate_count(p, end, &n, &shift) != end) {
+        return MPOL_RATE_NUMBER;
+    }
+
+    if (shift != 0) {
+        return MPOL_RATE_SUFFIX;
+    }
+
+    if (n == 0) {
+        return MPOL_RATE_ZERO;
+    }
+
+    if (n > MPOL_RATE_MAX) {
+        return MPOL_RATE_RANGE;
+    }
+
+    rate->kind = MPOL_RATE_WINDOW;
+    rate->count = n;
+    rate->period = 0;
+    rate->burst = 0;
+
+    return MPOL_OK;
+}
+
+
 static int
 mpol_rate_judge(const mpol_rate_text_t *t, unsigned flags, mpol_rate_t *rate)
 {
@@ -326,6 +373,10 @@ mpol_rate_judge(const mpol_rate_text_t *t, unsigned flags, mpol_rate_t *rate)
         && (flags & MPOL_RATE_BYTES) == 0)
     {
         return MPOL_RATE_SUFFIX;
+    }
+
+    if (t->bucket && (flags & MPOL_RATE_NO_BURST)) {
+        return MPOL_RATE_BURST;
     }
 
     if (t->count == 0) {

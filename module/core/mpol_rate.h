@@ -15,7 +15,15 @@
  * most 366 days; burst * period / count, the time in which a bucket refills,
  * at most 2^52 microseconds (142 years).  Letters in any case, no white
  * space.  Without burst a strict rolling window; with burst a token bucket.
- * k, m, g only where MPOL_RATE_BYTES is given.
+ * k, m, g only where MPOL_RATE_BYTES is given, no burst where
+ * MPOL_RATE_NO_BURST is.
+ *
+ * With MPOL_RATE_SESSIONS how many there may be at a time:
+ *
+ *     rate   = "unlimited" / "blocked" / 1*DIGIT
+ *
+ * with the same bounds of count.  That is a window too, whose period, how long
+ * a lease lasts without renewal, is left at 0 for the caller to set.
  */
 
 
@@ -48,7 +56,9 @@ typedef struct {
 } mpol_rate_t;
 
 
-#define MPOL_RATE_BYTES     0x01        /* flag: k, m, g allowed */
+#define MPOL_RATE_BYTES     0x01        /* flags: k, m, g allowed */
+#define MPOL_RATE_NO_BURST  0x02
+#define MPOL_RATE_SESSIONS  0x04
 
 
 #define MPOL_NEVER          ((uint64_t) 1 << 53)    /* and all sums end here */
@@ -58,6 +68,8 @@ typedef struct {
 #define MPOL_RATE_ZERO      2           /* "0": unlimited, or blocked? */
 #define MPOL_RATE_RANGE     3
 #define MPOL_RATE_SUFFIX    4           /* k, m, g where not bytes */
+#define MPOL_RATE_BURST     5           /* burst where not allowed */
+#define MPOL_RATE_NUMBER    6           /* no number where sessions */
 
 
 /* MPOL_OK or a positive error; *rate is set only on MPOL_OK */

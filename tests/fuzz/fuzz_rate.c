@@ -27,7 +27,7 @@ same(const mpol_rate_t *a, const mpol_rate_t *b)
 
 
 static void
-check_ranges(const mpol_rate_t *rate)
+check_ranges(const mpol_rate_t *rate, unsigned flags)
 {
     uint64_t  most;
 
@@ -39,11 +39,19 @@ check_ranges(const mpol_rate_t *rate)
     }
 
     assert(rate->count >= 1 && rate->count <= most);
+
+    if (flags & MPOL_RATE_SESSIONS) {
+        assert(rate->kind == MPOL_RATE_WINDOW);
+        assert(rate->period == 0 && rate->burst == 0);
+        return;
+    }
+
     assert(rate->period >= 1000000 && rate->period % 1000000 == 0);
     assert(rate->period <= (uint64_t) 366 * 86400 * 1000000);
     assert(mpol_rate_cost(rate, rate->burst) <= (uint64_t) 1 << 52);
 
     if (rate->kind == MPOL_RATE_BUCKET) {
+        assert((flags & MPOL_RATE_NO_BURST) == 0);
         assert(rate->burst >= 1 && rate->burst <= most);
 
     } else {
@@ -55,7 +63,7 @@ check_ranges(const mpol_rate_t *rate)
 /* written out in full, it is the same rate */
 
 static void
-check_text(const mpol_rate_t *rate)
+check_text(const mpol_rate_t *rate, unsigned flags)
 {
     int          n;
     char         text[128];
@@ -65,16 +73,22 @@ check_text(const mpol_rate_t *rate)
         return;
     }
 
-    n = snprintf(text, sizeof(text), "%llu/%llus",
-                 (unsigned long long) rate->count,
-                 (unsigned long long) rate->period / 1000000);
+    n = snprintf(text, sizeof(text), "%llu",
+                 (unsigned long long) rate->count);
+
+    if ((flags & MPOL_RATE_SESSIONS) == 0) {
+        n += snprintf(text + n, sizeof(text) - (size_t) n, "/%llus",
+                      (unsigned long long) rate->period / 1000000);
+    }
 
     if (rate->kind == MPOL_RATE_BUCKET) {
         n += snprintf(text + n, sizeof(text) - (size_t) n, ",burst=%llu",
                       (unsigned long long) rate->burst);
     }
 
-    assert(mpol_rate_parse((uint8_t *) text, (size_t) n, 0, &again) == 0);
+    flags &= ~(unsigned) MPOL_RATE_BYTES;
+
+    assert(mpol_rate_parse((uint8_t *) text, (size_t) n, flags, &again) == 0);
     assert(same(rate, &again));
 }
 
@@ -92,7 +106,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
 
-    flags = data[0] & MPOL_RATE_BYTES;
+    flags = data[0] & (MPOL_RATE_BYTES | MPOL_RATE_NO_BURST
+                       | MPOL_RATE_SESSIONS);
     len = size - 1;
 
     text = malloc(len ? len : 1);
@@ -100,14 +115,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     rc = mpol_rate_parse(text, len, flags, &rate);
 
-    assert(rc >= MPOL_OK && rc <= MPOL_RATE_SUFFIX);
-    assert(rc != MPOL_RATE_SUFFIX || flags == 0);
+    assert(rc >= MPOL_OK && rc <= MPOL_RATE_NUMBER);
+    assert(rc != MPOL_RATE_SUFFIX || flags != MPOL_RATE_BYTES);
+    assert(rc != MPOL_RATE_BURST || flags & MPOL_RATE_NO_BURST);
+    assert(rc != MPOL_RATE_NUMBER || flags & MPOL_RATE_SESSIONS);
 
     if (rc == MPOL_OK) {
-        check_ranges(&rate);
-        check_text(&rate);
+        check_ranges(&rate, flags);
+        check_text(&rate, flags);
 
-        rc = mpol_rate_parse(text, len, MPOL_RATE_BYTES, &other);
+        rc = mpol_rate_parse(text, len, flags | MPOL_RATE_BYTES, &other);
         assert(rc == MPOL_OK && same(&rate, &other));
     }
 

@@ -12,6 +12,7 @@
 
 #include <stdlib.h>
 
+#include "counter_text.h"
 #include "mpol_counter.h"
 #include "tap.h"
 
@@ -32,6 +33,8 @@ typedef struct {
 typedef struct {
     mpol_counter_t  counter;
     mpol_rate_t     rate;
+    mpol_rate_t     last;               /* that charged last, and from where */
+    char            from;
     uint64_t        now;
     uint64_t        real;
     passed_t        log[STEPS];
@@ -49,39 +52,6 @@ static uint64_t
 number(const char *text)
 {
     return strcmp(text, "never") ? strtoull(text, NULL, 10) : MPOL_NEVER;
-}
-
-
-/* the field as the scripts write it */
-
-static void
-show(const mpol_counter_t *c, char *out, size_t size)
-{
-    int       n;
-    uint64_t  i;
-
-    n = snprintf(out, size, c->tat ? "b %llu" : "-",
-                 (unsigned long long) c->tat);
-
-    if (c->width == 0) {
-        return;
-    }
-
-    i = c->newest < 64 ? 0 : c->newest - 64;
-
-    for ( /* void */ ; i <= c->newest; i++) {
-        if (c->slot[i % MPOL_WINDOW_SLOTS] == 0) {
-            continue;
-        }
-
-        if (out[0] != 'w') {
-            n = snprintf(out, size, "w %llu", (unsigned long long) c->width);
-        }
-
-        n += snprintf(out + n, size - (size_t) n, " %llu:%llu",
-                      (unsigned long long) i, (unsigned long long)
-                      c->slot[i % MPOL_WINDOW_SLOTS]);
-    }
 }
 
 
@@ -105,16 +75,44 @@ decimal(char **p, uint64_t *n)
 }
 
 
+/* a number, and the octet behind it */
+
+static int
+field(char **p, uint64_t *n, char end)
+{
+    return decimal(p, n) && *(*p)++ == end;
+}
+
+
+/* the letter, which is the last word or is followed by a space */
+
+static int
+letter(char **p, char *from)
+{
+    *from = **p;
+
+    return **p != '\0' && strchr("c*p@k", *(*p)++) != NULL
+           && (**p == '\0' || **p == ' ');
+}
+
+
 /* the field as the scripts read it; slots within 65 of each other, here */
 
 static int
-load(mpol_counter_t *c, char *p)
+load(run_t *r, char *p)
 {
-    uint64_t  i, n;
+    uint64_t         i, d, n;
+    mpol_counter_t  *c;
+
+    c = &r->counter;
 
     if (strncmp(p, "b ", 2) == 0) {
         p += 2;
-        return decimal(&p, &c->tat) && *p == '\0';
+        return field(&p, &c->tat, ' ')
+               && field(&p, &r->last.count, ' ') && r->last.count != 0
+               && field(&p, &r->last.period, ' ')
+               && field(&p, &r->last.burst, ' ')
+               && letter(&p, &r->from) && *p == '\0';
     }
 
     if (strncmp(p, "w ", 2) != 0) {
@@ -123,20 +121,25 @@ load(mpol_counter_t *c, char *p)
 
     p += 2;
 
-    if (!decimal(&p, &c->width) || c->width == 0) {
+    if (!field(&p, &c->width, ' ') || c->width == 0
+        || !field(&p, &r->last.count, ' ')
+        || !letter(&p, &r->from) || *p != ' ')
+    {
         return 0;
     }
 
+    i = 0;
+
     while (*p != '\0') {
-        if (*p++ != ' ' || !decimal(&p, &i)
-            || *p++ != ':' || !decimal(&p, &n)
-            || (u128_t) (i + 1) * c->width >= MPOL_NEVER)
+        if (*p++ != ' ' || !field(&p, &d, ':') || !decimal(&p, &n)
+            || (u128_t) (i + d + 1) * c->width >= MPOL_NEVER)
         {
             return 0;
         }
 
-        c->newest = (i > c->newest) ? i : c->newest;
-        c->slot[i % MPOL_WINDOW_SLOTS] = n;
+        i += d;
+        c->newest = i;
+        c->slot[i % MPOL_WINDOW_SLOTS] += n;
     }
 
     return 1;
@@ -160,6 +163,14 @@ vector_ask(run_t *r, char word[][32], const char *line)
 
     if (fits) {
         mpol_counter_charge(&r->counter, &r->rate, now, n);
+
+        if (n != 0 && (r->rate.kind == MPOL_RATE_WINDOW
+                       || r->rate.kind == MPOL_RATE_BUCKET))
+        {
+            r->last = r->rate;
+            r->from = 'c';
+        }
+
         mpol_counter_check(&r->counter, &r->rate, now, 0, &after);
         left = after.remaining;
     }
@@ -223,7 +234,7 @@ vector(run_t *r, char *line, const char *name)
                                number(word[1]), number(word[2]));
 
     } else if (strcmp(op, "kept") == 0) {
-        show(&r->counter, text, sizeof(text));
+        counter_text(&r->counter, &r->last, r->from, text, sizeof(text));
         is_mem(text, strlen(text), arg, strlen(arg), "%s: kept", name);
 
     } else if (strcmp(op, "expires") == 0) {
@@ -237,7 +248,7 @@ vector(run_t *r, char *line, const char *name)
 
         memset(&r->counter, 0, sizeof(mpol_counter_t));
 
-        if (!load(&r->counter, text)) {
+        if (!load(r, text)) {
             memset(&r->counter, 0, sizeof(mpol_counter_t));
         }
 

@@ -37,6 +37,19 @@ static const struct {
     { "zero", MPOL_RATE_ZERO, 0 },
     { "range", MPOL_RATE_RANGE, 0 },
     { "suffix", MPOL_RATE_SUFFIX, 0 },
+    { "burst", MPOL_RATE_BURST, 0 },
+    { "number", MPOL_RATE_NUMBER, 0 },
+};
+
+
+static const struct {
+    const char  *name;
+    unsigned     flags;
+} units[] = {
+    { "messages", 0 },
+    { "bytes", MPOL_RATE_BYTES },
+    { "sessions", MPOL_RATE_SESSIONS },
+    { "auth_failures", MPOL_RATE_NO_BURST },
 };
 
 
@@ -137,7 +150,7 @@ static void
 vector(char *line)
 {
     char                unit[16], name[16];
-    size_t              i;
+    size_t              i, u;
     uint64_t            want[3];
     unsigned long long  n[3];
 
@@ -153,14 +166,26 @@ vector(char *line)
         want[i] = n[i];
     }
 
-    for (i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
-        if (strcmp(name, results[i].name) == 0) {
-            check(line, strcmp(unit, "bytes") ? 0 : MPOL_RATE_BYTES, i, want);
-            return;
+    for (u = 0; u < sizeof(units) / sizeof(units[0]); u++) {
+        if (strcmp(unit, units[u].name) == 0) {
+            break;
         }
     }
 
-    ok(0, "no such result: %s", line);
+    for (i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
+        if (strcmp(name, results[i].name) == 0) {
+            break;
+        }
+    }
+
+    if (u == sizeof(units) / sizeof(units[0])
+        || i == sizeof(results) / sizeof(results[0]))
+    {
+        ok(0, "no such unit or result: %s", line);
+        return;
+    }
+
+    check(line, units[u].flags, i, want);
 }
 
 
@@ -233,7 +258,7 @@ test_errors(void)
 {
     int  rc;
 
-    for (rc = MPOL_RATE_SYNTAX; rc <= MPOL_RATE_SUFFIX; rc++) {
+    for (rc = MPOL_RATE_SYNTAX; rc <= MPOL_RATE_NUMBER; rc++) {
         ok(strlen(mpol_rate_error(rc)) > 20, "%s", mpol_rate_error(rc));
     }
 
