@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # A wrong configuration fails "nginx -t" with a line that says what to write
-# instead: for each directive its mistakes, and what is said of them.
+# instead: for each directive its mistakes, and what is said of them.  Those of
+# policy_limit are in conf_bad_limit.t.
 
 use strict;
 use warnings;
@@ -57,27 +58,64 @@ bad('policy_redis twice', "$REDIS\n$REDIS",
 
 for my $case (
     [ '127.0.0.1:6379', qr/write "redis:/ ],
-    [ 'rediss://127.0.0.1', qr/TLS is not supported by this version/ ],
+    [ 'rediss://127.0.0.1', qr/write "policy_redis_ssl_trusted_certificate/ ],
+    [ 'http://127.0.0.1', qr/write "redis:/ ],
     [ 'redis://127.0.0.1/x', qr/no database number/ ],
     [ 'redis://127.0.0.1/1 db=2', qr/the database is set twice/ ],
     [ 'redis://user@127.0.0.1', qr/write "redis:\/\/user:password@/ ],
     [ 'redis://:@127.0.0.1', qr/the password is empty/ ],
     [ 'redis://:%zz@127.0.0.1', qr/two hexadecimal digits/ ],
-    [ 'redis://127.0.0.1 redis://127.0.0.2', qr/write one URL/ ],
-    [ 'redis://127.0.0.1 cluster', qr/not supported by this version/ ],
-    [ 'redis://127.0.0.1 sentinel=m', qr/not supported by this version/ ],
+    [ 'redis://127.0.0.1 redis://127.0.0.2',
+        qr/write "sentinel=name" if they are Sentinels, "cluster" if/ ],
+    [ 'redis://127.0.0.1 cluster sentinel=m', qr/Sentinels or a cluster/ ],
+    [ 'redis://127.0.0.1 sentinel=', qr/as "sentinel=mymaster"/ ],
+    [ 'redis://127.0.0.1 clusters', qr/write "cluster"/ ],
+    [ 'redis://127.0.0.1 prefix=x: redis://127.0.0.2', qr/the URLs first/ ],
+    [ 'redis://127.0.0.1/1 cluster', qr/a cluster has no databases/ ],
+    [ 'redis://127.0.0.1 db=1 cluster', qr/a cluster has no databases/ ],
+    [ 'unix:/x cluster', qr/have addresses, write "redis:/ ],
+    [ 'unix:/x sentinel=m', qr/have addresses, write "redis:/ ],
+    [ 'redis://127.0.0.1 rediss://127.0.0.2 cluster',
+        qr/"rediss:\/\/" in all of them or in none/ ],
+    [ 'redis://u:secret@127.0.0.1 redis://v:secret@127.0.0.2 cluster',
+        qr/users or passwords differ/ ],
+    [ 'redis://:secret@127.0.0.1 redis://:other@127.0.0.2 cluster',
+        qr/users or passwords differ/ ],
+    [ 'redis://127.0.0.1/1 redis://127.0.0.2/2 sentinel=m',
+        qr/databases differ/ ],
     [ 'redis://127.0.0.1 retry=3', qr/unknown parameter "retry=3"/ ],
     [ 'redis://127.0.0.1 db=1 db=1', qr/"db=" is set twice/ ],
     [ 'redis://127.0.0.1 db=one', qr/write the number of a database/ ],
     [ 'redis://127.0.0.1 timeout=5ms', qr/between 10ms and 10s/ ],
     [ 'redis://127.0.0.1 timeout=1m', qr/between 10ms and 10s/ ],
     [ 'redis://127.0.0.1 connections=0', qr/how many a worker opens/ ],
+    [ 'redis://127.0.0.1 cache=soon', qr/as "cache=2s"/ ],
+    [ 'redis://127.0.0.1 cache=', qr/as "cache=2s"/ ],
+    [ 'redis://127.0.0.1 cache=61m', qr/at most an hour/ ],
+    [ 'redis://127.0.0.1 cache=1s cache=2s', qr/"cache=" is set twice/ ],
+    [ 'redis://127.0.0.1 events=all', qr/as "events=10000"/ ],
+    [ 'redis://127.0.0.1 events=', qr/as "events=10000"/ ],
+    [ 'redis://127.0.0.1 events=-1', qr/or 0 for none/ ],
+    [ 'redis://127.0.0.1 events=10000001', qr/as "events=10000"/ ],
     [ 'redis://127.0.0.1 on_error=retry', qr/write "on_error=local"/ ],
     [ 'redis://127.0.0.1 prefix=' . 'x' x 65, qr/at most 64 printable/ ],
 ) {
     my ($value, $message) = @$case;
-    bad("policy_redis $value", "policy_redis $value;", $message);
+    # what is amiss with TLS shows where it is used
+    bad("policy_redis $value", "policy_redis $value;\n"
+        . ($value =~ /^rediss:/ ? server('proxy_pass 127.0.0.1:25;') : ''),
+        $message);
 }
+
+# nginx says this itself, and not where
+
+my ($good, $said) = $t->check_conf(
+    "mail { policy_redis rediss://127.0.0.1;\n"
+    . "policy_redis_ssl_trusted_certificate %%DIR%%/nothing.crt;\n"
+    . server('policy_auth off; proxy_pass 127.0.0.1:25;') . "}\n");
+
+ok(!$good && $said =~ /nothing\.crt/,
+    'policy_redis_ssl_trusted_certificate that is not there') or diag($said);
 
 
 # policy_auth, and its stock neighbours
@@ -112,62 +150,7 @@ bad('smtp_capabilities SIZE x', whole('smtp_capabilities "SIZE ten";'),
     qr/invalid number in smtp_capabilities "SIZE ten"/, 'server');
 
 
-# policy_limit
-
 my $later = qr/is not supported by this version/;
-
-for my $case (
-    [ '', qr/invalid number of arguments in "policy_limit"/ ],
-    [ 'a messages=1/h', qr/says nothing of what is counted: add "key="/ ],
-    [ 'a key= messages=1/h', qr/has no variable/ ],
-    [ 'a key=all messages=1/h',
-        qr/"key=all" has no variable: all would share one counter/ ],
-    [ 'a key=$sender key=$helo messages=1/h', qr/has more than one "key="/ ],
-    [ 'a key=$nobody messages=1/h', qr/unknown "nobody" variable/ ],
-    [ 'a key=x$ messages=1/h', qr/invalid variable name in "x\$"/ ],
-    [ 'a key=$$sender messages=1/h', qr/invalid variable name in/ ],
-    [ '"a" "key=${sender" messages=1/h',
-        qr/the closing bracket in "sender" variable is missing/ ],
-    [ 'a key=$sender', qr/policy_limit "a" has no rate: add "messages="/ ],
-    [ 'a:b key=$sender messages=1/h', qr/invalid policy_limit name "a:b"/ ],
-    [ '"" key=$sender messages=1/h', qr/invalid policy_limit name ""/ ],
-    [ ('a' x 65) . ' key=$sender messages=1/h', qr/invalid policy_limit na/ ],
-
-    [ 'a key=$sender messages=0',
-        qr/"messages=0": 0 is ambiguous, write "unlimited" or "blocked"/ ],
-    [ 'a key=$sender messages=0/1h',
-        qr/write "unlimited" or "blocked"/ ],
-    [ 'a key=$sender messages=', qr/invalid rate in "messages=": not a rate/ ],
-    [ 'a key=$sender messages=5', qr/not a rate, write for example/ ],
-    [ 'a key=$sender messages=5/1y', qr/not a rate, write for example/ ],
-    [ 'a key=$sender messages=5k/1h', qr/are for bytes only/ ],
-    [ 'a key=$sender recipients=1/367d', qr/number out of range/ ],
-    [ 'a key=$sender messages=1/h messages=2/h',
-        qr/duplicate parameter "messages=2\/h"/ ],
-    [ 'a key=$sender messages=unlimited messages=2/h',
-        qr/duplicate parameter "messages=2\/h"/ ],
-
-    [ 'a key=$sender messages=1/h on_exceed=shout',
-        qr/write "on_exceed=defer" or "on_exceed=reject"/ ],
-    [ 'a key=$sender messages=1/h on_exceed=defer on_exceed=reject',
-        qr/has more than one "on_exceed="/ ],
-    [ 'a key=$sender messages=1/h color=red',
-        qr/invalid parameter "color=red"/ ],
-
-    map([ "a key=\$sender messages=1/h $_",
-          qr/parameter "\Q$_\E" is not supported by this version/ ],
-        qw(bytes=1m/1h connections=1/h sessions=2 auth_failures=1/h
-           charge=attempt enforce=50% message=no if=$sender
-           on_exceed=tarpit on_exceed=report on_exceed=relay:slow)),
-) {
-    bad("policy_limit $case->[0]", whole("policy_limit $case->[0];"),
-        $case->[1]);
-}
-
-bad('policy_limit twice',
-    whole('policy_limit a key=$sender messages=1/h;
-           policy_limit a key=$helo messages=2/h;'),
-    qr/duplicate policy_limit "a"/);
 
 
 # sizes, numbers, times

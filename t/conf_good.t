@@ -78,6 +78,21 @@ good('a map behind its use',
     . "\nmap \$helo \$later { }");
 good('a limit without a rate, policy_redis behind it',
     "policy_limit a key=\$sender;\n$REDIS\n" . server(''));
+good("policy_redis $_", "policy_redis $_;\n" . server(''))
+    for 'unix:/run/redis.sock db=3', 'redis://[::1]/2 prefix= connections=64',
+        'redis://:a%2Fb%25@127.0.0.1:7000 timeout=10ms',
+        'redis://127.0.0.1 sentinel=mymaster',
+        'redis://u:p@127.0.0.1/1 redis://127.0.0.2 redis://u:p@127.0.0.3:1
+         sentinel=mymaster on_error=open',
+        'redis://127.0.0.1:7000 redis://:p@127.0.0.1:7001 cluster';
+good('policy_redis with TLS',
+    "policy_redis rediss://127.0.0.1 rediss://127.0.0.2:7000 cluster;
+     policy_redis_ssl_verify on;
+     policy_redis_ssl_trusted_certificate $crt;
+     policy_redis_ssl_name redis.example.com;\n" . server(''));
+good('policy_redis with TLS, not verified',
+    "policy_redis_ssl_verify off;\n" . server('')
+    . 'policy_redis rediss://127.0.0.1;');
 good('a limit of the same name on another level',
     "policy_limit a key=\$sender messages=1/h;\n"
     . server('policy_limit a key=$sender messages=2/h;'));

@@ -2,7 +2,7 @@
 
 # What has no end, by its ids: a command line (RES-1), a relay's reply
 # (RES-2), recipients (RES-3), replies that the client does not read (RES-6)
-# or has to wait for (RES-11).  And what is not limited yet, and not taken for limited: RES-8.
+# or has to wait for (RES-11); and connections, RES-8.
 
 use strict;
 use warnings;
@@ -42,6 +42,18 @@ mail {
         listen                 127.0.0.1:%%PORT_many%% sndbuf=4k;
         protocol               smtp;
         policy_max_recipients  100000;
+    }
+
+    server {
+        listen        127.0.0.1:%%PORT_rate%%;
+        protocol      smtp;
+        policy_limit  rate  key=$client_net  connections=2/1m;
+    }
+
+    server {
+        listen        127.0.0.1:%%PORT_held%%;
+        protocol      smtp;
+        policy_limit  held  key=$client_net  sessions=2;
     }
 }
 EOF
@@ -198,15 +210,15 @@ is(scalar(grep { ($replies[$_ - 1] =~ /^550/ ? 1 : 0) != ($_ % 10 == 7) }
 $relay->set(rcpt => undef);
 is(join(' ', $t->worker_pids()), $worker, 'RES-6 the worker is the same');
 
-# RES-8: nobody may take it for limited
+# RES-8: connections and sessions, see also limit_sessions.t
 
-for my $unit ('connections=10/1m', 'sessions=10') {
-    my ($good, $output) = $t->check_conf("mail { server {
-        listen 127.0.0.1:%%PORT_x%%; protocol smtp; policy on;
-        policy_auth off; proxy_pass 127.0.0.1:25;
-        policy_limit x key=\$client_net $unit; } }\n");
-    ok(!$good && $output =~ /not supported by this version/,
-        "RES-8 $unit: not yet, and said so") or diag($output);
+for my $limited (qw(rate held)) {
+    my @clients = map { $t->client($limited) } 1 .. 3;
+    my @replies = map { $_->greeting(); $_->ehlo(); } @clients;
+
+    is(join(' ', map { /^(\d+)/ } @replies), '250 250 421',
+        "RES-8 $limited: the third one has to go");
+    $_->close() for @clients;
 }
 
 $t->done();

@@ -75,6 +75,10 @@ mail {
 EOF
 $t->run_nginx();
 
+# what a client sends behind its close_notify, which older versions of nginx
+# take for a fault of OpenSSL's
+$t->allow(qr/SSL_shutdown\(\) failed .*application data after close notify/);
+
 my ($worker) = $t->worker_pids();
 my @BEGIN = ('MAIL FROM:<a@example.com>', 'RCPT TO:<b@example.net>');
 
@@ -191,8 +195,7 @@ $c->close();
 
 for my $case ([ 'TLS-3 TLS-4 TLS-5', 'proxy_ssl on;' ],
     [ 'TLS-3 TLS-4 TLS-5', 'proxy_starttls required;' ],
-    [ 'TLS-3 TLS-4 TLS-5', 'proxy_ssl_verify on;' ],
-    [ 'TLS-5 Redis', 'policy_redis rediss://127.0.0.1;' ])
+    [ 'TLS-3 TLS-4 TLS-5', 'proxy_ssl_verify on;' ])
 {
     my ($id, $directive) = @$case;
     my ($good, $said) = $t->check_conf("mail { policy on; policy_auth off;\n"

@@ -47,11 +47,11 @@ my %BODY = (
 
 my @BEFORE_DOT = ($MAIL, $TO, 'DATA');
 my %STAGE = (
-    S1  => [ undef, [], $MAIL, 1, 0 ],
-    S2  => [ greeting => [], $MAIL, 1, 0 ],
-    S3  => [ ehlo => [], $MAIL, 1, 0 ],
-    S4  => [ xclient => [], $MAIL, 1, 0 ],
-    S5  => [ mail => [], $MAIL, 1, 0 ],
+    S1  => [ undef, [], $MAIL, 1, 1 ],
+    S2  => [ greeting => [], $MAIL, 1, 1 ],
+    S3  => [ ehlo => [], $MAIL, 1, 1 ],
+    S4  => [ xclient => [], $MAIL, 1, 1 ],
+    S5  => [ mail => [], $MAIL, 1, 1 ],
     S6  => [ rcpt => [ $MAIL ], $TO, 1, 1 ],
     S7  => [ data => [ $MAIL, $TO ], 'DATA', 1, 1 ],
     S8  => [ body => \@BEFORE_DOT, "Subject: x\r\n\r\nlast", 1, 1 ],

@@ -250,7 +250,7 @@ for my $value ('', 'x', 'w', 'w 0 1:1', 'w 56250000 1:x', 'w -5 1:1',
 
 my $slot = int(time() * 1000000 / 56250000);
 $redis->cmd('HSET', 'mail:used:counter:{alice@example.com}',
-    'messages', 'w 56250000 ' . ($slot + 100000) . ':2');
+    'messages', 'w 56250000 2 c ' . ($slot + 100000) . ':2');
 my ($accepted, $text) = until_refused($c);
 is($accepted, 0, 'RED-9 a counter of the future counts');
 my ($seconds) = $text =~ /retry in (\d+) s$/;

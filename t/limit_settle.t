@@ -182,7 +182,7 @@ for my $end ('RSET', 'EHLO again.example') {
     my ($verb) = $end =~ /^(\w+)/;
 
     like($c->cmd($mail), qr/^250 /, "$verb: MAIL");
-    charged("$verb: MAIL", 1, 0);
+    charged("$verb: MAIL, and its first recipient", 1, 1);
     like($c->cmd($end), qr/^250 /m, "$verb behind MAIL");
     charged("$verb behind MAIL", 0, 0);
 
@@ -201,7 +201,7 @@ charged('QUIT in a transaction', 0, 0);
 
 for my $how (qw(close reset)) {
     my @stages = (
-        [ 'MAIL',         sub { $_[0]->cmd($mail) }, 1, 0 ],
+        [ 'MAIL',         sub { $_[0]->cmd($mail) }, 1, 1 ],
         [ 'RCPT',         sub { $_[0]->pipeline($mail,
                                     'RCPT TO:<a@example.net>') }, 1, 1 ],
         [ 'DATA',         sub { $_[0]->pipeline($mail,

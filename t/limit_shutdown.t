@@ -101,7 +101,7 @@ cmp_ok($redis->cmd('PTTL', "mail:used:brief:{$sender}"), '>', 0,
 ok($t->wait_for(sub { session('brief')->cmd($mail) =~ /^250 / }, 10),
     'RED-10 killed: there is room again');
 $t->disconnect();
-ok($t->wait_for(sub { 1 == (() = $redis->keys()) }, 10),
+ok($t->wait_for(sub { 1 == (() = $redis->keys('mail:used:*')) }, 10),
     'RED-10 killed: and then no key');
 
 # A worker that has nothing to wait for but an idle session, and one that has

@@ -49,7 +49,7 @@ no_answer('a drop now and then' =>
     sub { map { (\0.05, $_) } split //, integers(charged(@_)) });
 
 # of another shape
-no_answer("shape: $_->[0]" => do { my $octets = $_->[1]; sub { $octets } })
+no_answer("RED-5 shape: $_->[0]" => do { my $octets = $_->[1]; sub { $octets } })
     for [ status  => "+OK$CRLF" ],    [ integer => ":1$CRLF" ],
         [ bulk    => "\$2${CRLF}OK$CRLF" ], [ nil => "\$-1$CRLF" ],
         [ nils    => "*-1$CRLF" ],    [ empty   => "*0$CRLF" ],
@@ -61,34 +61,34 @@ no_answer("shape: $_->[0]" => do { my $octets = $_->[1]; sub { $octets } })
         [ bool    => "#t$CRLF" ],     [ null    => "_$CRLF" ],
         [ big     => "(1234567890123456789012345678901234567890$CRLF" ];
 
-no_answer('shape: one too few' => but(sub { pop @{ $_[0] } }));
-no_answer('shape: one too many' => but(sub { push @{ $_[0] }, 1 }));
-no_answer('shape: strings' => sub {
+no_answer('RED-5 shape: one too few' => but(sub { pop @{ $_[0] } }));
+no_answer('RED-5 shape: one too many' => but(sub { push @{ $_[0] }, 1 }));
+no_answer('RED-5 shape: strings' => sub {
     my @i = charged(@_);
     '*' . @i . $CRLF . join('', map { "\$1${CRLF}1$CRLF" } @i) });
-no_answer('shape: a nil among them' => sub {
+no_answer('RED-5 shape: a nil among them' => sub {
     integers(charged(@_)) =~ s/(.*):\d+\r\n\z/$1\$-1\r\n/sr });
-no_answer('shape: an error among them' => sub {
+no_answer('RED-5 shape: an error among them' => sub {
     integers(charged(@_)) =~ s/(.*):\d+\r\n\z/$1-ERR x\r\n/sr });
 
 # numbers that cannot be
-no_answer('value: fits 2' => but(sub { $_[0][3] = 2 }));
-no_answer('value: kind 9' => but(sub { $_[0][4] = 9 }));
-no_answer('value: count 0' => but(sub { $_[0][5] = 0 }));
-no_answer('value: period 0' => but(sub { $_[0][6] = 0 }));
-no_answer('value: charged 7' => but(sub { $_[0][0] = 7 }));
-no_answer('value: charged, and does not fit' => but(sub { $_[0][3] = 0 }));
-no_answer('value: fits, and not charged' => but(sub { $_[0][0] = 0 }));
-no_answer('value: 20 digits' => but(sub { $_[0][5] = '9' x 20 }));
+no_answer('RED-5 value: fits 2' => but(sub { $_[0][3] = 2 }));
+no_answer('RED-5 value: kind 9' => but(sub { $_[0][4] = 9 }));
+no_answer('RED-5 value: count 0' => but(sub { $_[0][5] = 0 }));
+no_answer('RED-5 value: period 0' => but(sub { $_[0][6] = 0 }));
+no_answer('RED-5 value: charged 7' => but(sub { $_[0][0] = 7 }));
+no_answer('RED-5 value: charged, and does not fit' => but(sub { $_[0][3] = 0 }));
+no_answer('RED-5 value: fits, and not charged' => but(sub { $_[0][0] = 0 }));
+no_answer('RED-5 value: 20 digits' => but(sub { $_[0][5] = '9' x 20 }));
 
 # lengths
-no_answer("length: $_" => do { my $text = $_; sub { "$text$CRLF" } })
+no_answer("RED-5 length: $_" => do { my $text = $_; sub { "$text$CRLF" } })
     for qw(*2147483647 *4294967296 *9223372036854775807 *100000 *-5
            $2147483647 $9223372036854775807 $18446744073709551615 $-5 $x *x);
 
-no_answer('endless bulk' => sub { "\$1000000000$CRLF", ('x' x 65536) x 50 });
-no_answer('endless status' => sub { '+' . 'x' x 65536, ('x' x 65536) x 50 });
-no_answer('endless error' => sub { '-' . 'x' x 65536, ('x' x 65536) x 50 });
+no_answer('RED-5 endless bulk' => sub { "\$1000000000$CRLF", ('x' x 65536) x 50 });
+no_answer('RED-5 endless status' => sub { '+' . 'x' x 65536, ('x' x 65536) x 50 });
+no_answer('RED-5 endless error' => sub { '-' . 'x' x 65536, ('x' x 65536) x 50 });
 
 # errors
 no_answer('RED-6 ' . s/[^ -~]/?/gr
@@ -291,7 +291,10 @@ my ($charge) = grep { @$_ > 5 && is_charge(@$_[1 .. $#$_])
     && $_->[4] =~ /\{late\@/ } $fake->commands();
 my ($back) = given_back('late@example.com');
 
-is(join(' ', @$back[6 .. $#$back]), join(' ', @$charge[6 .. $#$charge]),
+# name, kind, count, period, burst, [from,] amount, member, behind n and nunits
+my @asked = @$charge[6 + 4 .. 6 + 11];
+splice(@asked, 5, 1);
+is(join(' ', @$back[9 .. 15]), join(' ', @asked),
     'RED-8 late: the same amount at the same rate');
 
 $fake->mode('late_no');

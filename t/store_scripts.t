@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
 # The contract of policies/charge.lua and policies/giveback.lua, in a real
-# Redis; what they count is in store_vectors.t.
+# Redis; what they count is in store_vectors.t, and more in store_limits.t.
 
 use strict;
 use warnings;
@@ -16,7 +16,8 @@ use lib "$FindBin::Bin/../tests/lib";
 
 use MailPolicy::Port qw(free_port);
 use MailPolicy::Redis;
-use MailPolicy::Scripts qw(used own rate_args);
+use MailPolicy::Scripts qw(used own lease failed exempt charge_args
+    back_args);
 
 
 my $NEVER = '9007199254740992';
@@ -29,12 +30,11 @@ my $redis = MailPolicy::Redis->new(port => free_port(), dir => $dir);
 my $scripts = MailPolicy::Scripts->new($redis, "$FindBin::Bin/../policies");
 
 my %real = map { $_ => $redis->cmd('SCRIPT', 'LOAD', $scripts->text($_)) }
-    qw(charge giveback);
+    qw(charge giveback renew merge);
 
 texts();
 answers();
 all_or_nothing();
-own_entries();
 wrong_types();
 times_to_live();
 given_back();
@@ -73,20 +73,21 @@ sub texts {
 
 sub answers {
     my $got = charge(1_500_000,
-        [ 'a', messages(10, 2),
+        [ 'a', [ 'messages', 'window', 10, 64_000_000, 0, 2, '', 2 ],
                [ 'recipients', 'bucket', 1, 1_000_000, 5, 3 ],
                [ 'bytes', 'unlimited', 0, 0, 0, 4000 ] ],
         [ 'b', [ 'bytes', 'none', 0, 0, 0, 4000 ] ]);
 
     is_deeply($got, [
         1, 1_500_000,
-        0, 1, 1, 10, 64_000_000, 0, 0, 8, 0,
-           1, 2, 1, 1_000_000, 5, 0, 2, 0,
-           1, 3, 0, 0, 0, 0, $NEVER, 0,
-        0, 1, 0, 0, 0, 0, 0, $NEVER, 0 ], 'answer of a charge');
+        0, 1, 1, 10, 64_000_000, 0, 2, 0, 8, 0,
+           1, 2, 1, 1_000_000, 5, 0, 0, 2, 0,
+           1, 3, 0, 0, 0, 0, 0, $NEVER, 0,
+        0, 1, 0, 0, 0, 0, 0, 0, $NEVER, 0 ], 'answer of a charge');
 
     is_deeply($redis->hash(used('a')),
-        { messages => 'w 1000000 1:2', recipients => 'b 4500000' },
+        { messages => 'w 1000000 10 p 1:2',
+          recipients => 'b 4500000 1 1000000 5 c' },
         'one readable field a unit that is counted');
 
     $got = charge(2_500_000,
@@ -96,9 +97,9 @@ sub answers {
 
     is_deeply($got, [
         0, 2_500_000,
-        0, 1, 1, 10, 64_000_000, 0, 2, 8, 0,
-           0, 2, 1, 1_000_000, 5, 2, 3, 1_000_000,
-           0, 4, 0, 0, 0, 0, 0, $NEVER ], 'answer of a refusal');
+        0, 1, 1, 10, 64_000_000, 0, 0, 2, 8, 0,
+           0, 2, 1, 1_000_000, 5, 0, 2, 3, 1_000_000,
+           0, 4, 0, 0, 0, 0, 0, 0, $NEVER ], 'answer of a refusal');
 
     is(scalar(grep { !defined || ref || !/^-?\d+$/ } @$got), 0,
         'flat, and integers only');
@@ -128,52 +129,20 @@ sub all_or_nothing {
 }
 
 
-sub own_entries {
-    $redis->cmd('HSET', own('a'), 'messages', '2/64s', 'plan', 'gold',
-        'note', '500/1h', 'recipients', '1k/1h', 'bytes', '1k/64s');
-
-    my @units = (messages(10), [ 'recipients', 'window', 7, 64_000_000, 0, 1 ],
-        [ 'bytes', 'none', 0, 0, 0, 1000 ]);
-    my $got = charge(0, [ 'a', @units ]);
-
-    is_deeply($got, [
-        1, 0,
-        2, 1, 1, 2, 64_000_000, 0, 0, 1, 0,
-           1, 1, 7, 64_000_000, 0, 0, 6, 0,
-           1, 1, 1024, 64_000_000, 0, 0, 24, 0 ],
-        'own entry: replaces, is skipped where unreadable, adds a unit');
-
-    $redis->cmd('HSET', own('a'), 'messages', '0', 'bytes', '');
-    is(charge(1, [ 'a', @units ])->[2], 7, 'all three unreadable');
-
-    $redis->cmd('HSET', own('a'), 'messages', 'blocked');
-    $redis->cmd('HDEL', own('a'), 'recipients', 'bytes');
-    $got = charge(2, [ 'a', @units ]);
-    is("@$got[0, 2 .. 4]", '0 0 0 4', 'blocked from now on');
-
-    $redis->cmd('HSET', own('a'), 'messages', 'unlimited');
-    is(charge(3, [ 'a', messages(1) ])->[0], 1, 'unlimited from now on');
-
-    is($redis->cmd('PTTL', own('a')), -1, 'an own entry stays for ever');
-
-    $redis->cmd('FLUSHALL');
-}
-
-
 sub wrong_types {
     my @units = (messages(10), [ 'bytes', 'window', 9, 64_000_000, 0, 1 ]);
 
     $redis->cmd('SET', own('a'), 'unlimited');
     my $got = charge(0, [ 'a', @units ], [ 'b', @units ]);
 
-    is("@$got[0, 2 .. 5, 19]", '1 3 1 1 10 0',
+    is("@$got[0, 2 .. 5, 21]", '1 3 1 1 10 0',
         'own entry of another type: reported for each unit, skipped');
 
     $redis->cmd('FLUSHALL');
     $redis->cmd('SET', used('a'), 'precious');
     $got = charge(0, [ 'a', @units ], [ 'b', @units ]);
 
-    is("@$got[0, 2 .. 10, 19]", '1 1073741824 1 1 10 64000000 0 0 9 0 0',
+    is("@$got[0, 2 .. 11, 21]", '1 1073741824 1 1 10 64000000 0 0 0 9 0 0',
         'used key of another type: reported, judged as empty');
     is($redis->cmd('GET', used('a')), 'precious', 'left alone');
     is($redis->cmd('PTTL', used('a')), -1, 'without a TTL of ours');
@@ -182,7 +151,7 @@ sub wrong_types {
     $got = charge(0, [ 'a', messages(10, 11) ], [ 'b', @units ]);
     is($got->[0], 0, 'what does not fit an empty one is refused');
 
-    is("@{ give_back(0, 0, [ 'a', @units ], [ 'b', @units ]) }", '1',
+    is("@{ give_back(0, 0, 0, [ 'a', @units ], [ 'b', @units ]) }", '1',
         'give back leaves it alone too');
     is($redis->cmd('GET', used('a')), 'precious', 'as it was');
 
@@ -213,7 +182,7 @@ sub times_to_live {
     $about->(64_500, 'a key without TTL gets one');
 
     $redis->cmd('PERSIST', used('a'));
-    give_back(1_500_000, 1_500_000,
+    give_back(1_500_000, 1_500_000, 0,
         [ 'a', [ 'bytes', 'bucket', 1, 1_000_000, 5, 1 ] ]);
     $about->(4_000, 'from give back too');
 
@@ -224,9 +193,9 @@ sub times_to_live {
     $about->(648_500, 'the longest of two units');
 
     $redis->cmd('DEL', used('a'));
-    $redis->cmd('HSET', used('a'), 'messages', 'w 1000000 9000:10');
+    $redis->cmd('HSET', used('a'), 'messages', 'w 1000000 10 p 9000:10');
     is(charge(500_000, [ 'a', messages(10) ])->[0], 0, 'future is full');
-    is($redis->cmd('HGET', used('a'), 'messages'), 'w 1000000 0:10',
+    is($redis->cmd('HGET', used('a'), 'messages'), 'w 1000000 10 p 0:10',
         'a refusal brings it to now');
     $about->(64_500, 'with a TTL');
 
@@ -238,22 +207,22 @@ sub given_back {
     my @a = ('a', messages(10, 2), [ 'bytes', 'bucket', 1, 1_000_000, 5, 2 ]);
     my @b = ('b', messages(10, 3));
 
-    is("@{ give_back(0, 0, \@a, \@b) }", '0', 'nothing to give back');
+    is("@{ give_back(0, 0, 0, \@a, \@b) }", '0', 'nothing to give back');
     is($redis->cmd('DBSIZE'), 0, 'no key is made');
 
     charge(0, \@a, \@b);
-    is("@{ give_back(1, 0, [ 'a', $a[1] ], \@b) }", '2', 'two limits');
-    is_deeply($redis->hash(used('a')), { bytes => 'b 2000000' },
+    is("@{ give_back(1, 0, 0, [ 'a', $a[1] ], \@b) }", '2', 'two limits');
+    is_deeply($redis->hash(used('a')), { bytes => 'b 2000000 1 1000000 5 c' },
         'a field in which nothing is left is gone');
     is($redis->cmd('EXISTS', used('b')), 0, 'a key without fields is gone');
 
-    is("@{ give_back(1, 0, \@a, \@b) }", '1', 'what is left');
+    is("@{ give_back(1, 0, 0, \@a, \@b) }", '1', 'what is left');
     is($redis->cmd('DBSIZE'), 0, 'nothing is left');
-    is("@{ give_back(1, 0, \@a, \@b) }", '0', 'nothing below 0');
+    is("@{ give_back(1, 0, 0, \@a, \@b) }", '0', 'nothing below 0');
     is($redis->cmd('DBSIZE'), 0, 'nothing at all');
 
     $redis->cmd('HSET', used('a'), 'messages', 'garbage', 'bytes', '-7');
-    is("@{ give_back(1, 0, \@a) }", '0', 'garbage is not touched');
+    is("@{ give_back(1, 0, 0, \@a) }", '0', 'garbage is not touched');
 
     $redis->cmd('FLUSHALL');
 }
@@ -263,9 +232,9 @@ sub odd_keys {
     for my $key ("a b", "%s%n", "\r\nFLUSHALL\r\n", "\0", "}{", "'\"`;]]--",
         "\xff\xfe", 'x' x 500)
     {
+        my ($n, undef, undef, @args) = charge_args([ 'l', messages(2) ]);
         my @keys = ("mail:used:l:{$key}", "mail:limit:l:{$key}");
-        my $got = $scripts->call('charge', \@keys, 1, rate_args(messages(2)),
-            1, 0);
+        my $got = $redis->cmd('EVALSHA', $real{charge}, $n, @keys, @args);
 
         (my $name = $key) =~ s/([^ -~])/sprintf '\\x%02x', ord $1/ge;
         is_deeply([ $got->[0], $redis->keys() ], [ 1, $keys[0] ],
@@ -276,20 +245,20 @@ sub odd_keys {
 
 
 sub real_time {
-    my @rate = rate_args([ 'messages', 'window', 3, 3_600_000_000, 0, 2 ]);
-    my @keys = (used('a'), own('a'));
+    my @limit = ('a', [ 'messages', 'window', 3, 3_600_000_000, 0, 2 ]);
+    my @args = charge_args(\@limit);
 
     my $before = time() * 1e6;
-    my $got = $redis->cmd('EVALSHA', $real{charge}, 2, @keys, 1, @rate);
+    my $got = $redis->cmd('EVALSHA', $real{charge}, @args);
     my $after = time() * 1e6;
 
     ok($got->[0] == 1
         && $got->[1] >= $before - 1e6 && $got->[1] <= $after + 1e6,
         'at the time of the store');
-    is($redis->cmd('EVALSHA', $real{charge}, 2, @keys, 1, @rate)->[0], 0,
+    is($redis->cmd('EVALSHA', $real{charge}, @args)->[0], 0,
         'and refused right after');
-    is("@{ $redis->cmd('EVALSHA', $real{giveback}, 1, $keys[0], $got->[1], 1,
-        @rate) }", '1', 'given back');
+    is("@{ $redis->cmd('EVALSHA', $real{giveback},
+        back_args($got->[1], 0, \@limit)) }", '1', 'given back');
     is($redis->cmd('DBSIZE'), 0, 'to the last');
 }
 
@@ -297,7 +266,8 @@ sub real_time {
 # together they never pass more than the limit
 
 sub many_edges {
-    my @rate = rate_args([ 'messages', 'window', 100, 3_600_000_000, 0, 1 ]);
+    my @args = charge_args([ 'm', [ 'messages', 'window', 100, 3_600_000_000,
+        0, 1 ] ]);
     my @pipes;
 
     for my $edge (1 .. 4) {
@@ -306,8 +276,8 @@ sub many_edges {
 
         if (!$pid) {
             my $client = bless { port => $redis->port() }, 'MailPolicy::Redis';
-            my $passed = grep { $client->cmd('EVALSHA', $real{charge}, 2,
-                used('m'), own('m'), 1, @rate)->[0] } 1 .. 60;
+            my $passed = grep { $client->cmd('EVALSHA', $real{charge},
+                @args)->[0] } 1 .. 60;
             syswrite($out, $passed);
             POSIX::_exit(0);
         }
@@ -331,19 +301,32 @@ sub many_edges {
 # what is forbidden is an error, not an empty counter
 
 sub permissions {
-    $redis->cmd('ACL', 'SETUSER', 'edge', 'on', '>edge', '+evalsha',
-        '+time', '+hmget', '+hset', '+hdel', '+pttl', '+pexpire',
-        '~mail:used:*', '~mail:limit:*');
+    my @commands = qw(evalsha time hmget hset hdel pttl pexpire zadd zcount
+        zrange zrem zremrangebyscore zscore);
+
+    $redis->cmd('ACL', 'SETUSER', 'edge', 'on', '>edge',
+        (map { "+$_" } @commands),
+        map { "~mail:$_:*" } qw(used limit lease failed exempt merged));
 
     $redis->cmd('AUTH', 'edge', 'edge');
-    is(charge(0, [ 'a', messages(1) ])->[0], 1,
-        'evalsha time hmget hset hdel pttl pexpire are enough');
+
+    my @limits = ([ 'a', messages(1),
+        [ 'sessions', 'window', 1, 60_000_000, 0, 1, 's' ],
+        [ 'auth_failures', 'window', 1, 60_000_000, 0, 1, '00aa 0001' ] ]);
+
+    is(eval { charge(0, @limits)->[0] }, 1, "RED-11 @commands are enough");
+    is(charge(1, @limits)->[0], 0, 'for a refusal too');
+    is("@{ give_back(1, 0, 1, @limits) }", 1, 'and to give back');
+    is("@{ $scripts->renew(1, 60_000_000, [ 'a', 's' ]) }", 1, 'to renew');
+    is("@{ $scripts->merge(1, 'a', messages => 'w 1000000 1 c 0:1',
+        auth_failures => '1000:00bb') }", 2, 'to merge');
+
     $redis->cmd('AUTH', 'default', '');
 
     for my $less ('-hmget', '-hset', 'resetkeys') {
         $redis->cmd('ACL', 'SETUSER', 'edge', $less);
         $redis->cmd('AUTH', 'edge', 'edge');
-        ok(!eval { charge(0, [ 'b', messages(1) ]) }, "$less is an error");
+        ok(!eval { charge(0, [ 'b', messages(1) ]) }, "RED-11 $less is an error");
         $redis->cmd('AUTH', 'default', '');
         $redis->cmd('ACL', 'SETUSER', 'edge', '+hmget', '+hset');
     }

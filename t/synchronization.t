@@ -51,13 +51,13 @@ mail {
     server {
         listen      127.0.0.1:%%PORT_tlsdelay%% ssl;
         protocol    smtp;
-        smtp_greeting_delay  300ms;
+        smtp_greeting_delay  3s;
     }
 
     server {
         listen      127.0.0.1:%%PORT_delay%%;
         protocol    smtp;
-        smtp_greeting_delay  300ms;
+        smtp_greeting_delay  3s;
     }
 
     server {

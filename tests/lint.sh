@@ -171,6 +171,29 @@ lua_errors()
 }
 
 
+# A script for "redis-cli --eval" has all it needs in it.  What it shares with
+# others stands between "-- shared" and "-- end", as it stands in show.lua.
+
+lua_copies()
+{
+    perl -0777 -ne '
+        my @marked = /^-- shared\n.*?^-- end\n/msg;
+        my $rest = s/^-- shared\n.*?^-- end\n//msgr;
+        $known{$_} //= $ARGV for @marked;
+        print "$ARGV: not as in show.lua: ", /^(local .*)/m, "\n"
+            for grep { $known{$_} ne "policies/show.lua" } @marked;
+        if ($ARGV eq "policies/show.lua") {
+            @names{ map { /^local function (\w+)/mg } @marked } = ();
+            print "$ARGV: nothing is marked\n" if !@marked;
+        }
+        print "$ARGV: $_ is a copy without mark\n"
+            for grep { exists $names{$_} } $rest =~ /^local function (\w+)/mg;
+        print "$ARGV: marks do not match\n"
+            if $rest =~ /^-- (?:shared|end)$/m;
+    ' policies/{show,top,reset,suspend,resume,set}.lua
+}
+
+
 listed_in_config()
 {
     local file
@@ -220,7 +243,8 @@ check "ngx_http only in status/" included_outside module/status/ ngx_http
 check "no tabs" in_sources '\t'
 check "no trailing space" in_sources '[ \r]$'
 check "no line above 80 columns" long_lines
-check "Lua: no error_reply" lua_errors
+check "Lua: no error_reply, RED-4" lua_errors
+check "Lua: what is shared is the same everywhere" lua_copies
 
 check "all sources are in config" listed_in_config
 check "file names are unique" same_names

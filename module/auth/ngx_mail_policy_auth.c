@@ -11,6 +11,8 @@
  * verdict, and a posted event of our own, from which alone the handler is
  * called.
  *
+ *     create -> begin (find below)
+ *
  *     find -> answer: known ----------> crypt -> end -> finalize
  *      ^         |                        ^       ^
  *      +---------+ unknown, next provider |       |
@@ -223,7 +225,7 @@ ngx_mail_policy_auth_conf_init(ngx_conf_t *cf,
 
 
 ngx_mail_policy_auth_t *
-ngx_mail_policy_auth_start(ngx_mail_policy_auth_conf_t *conf,
+ngx_mail_policy_auth_create(ngx_mail_policy_auth_conf_t *conf,
     ngx_str_t *login, ngx_str_t *password, ngx_log_t *log,
     ngx_mail_policy_auth_pt handler, void *data)
 {
@@ -262,8 +264,6 @@ ngx_mail_policy_auth_start(ngx_mail_policy_auth_conf_t *conf,
         goto failed;
     }
 
-    ngx_mail_policy_auth_find(auth);
-
     return auth;
 
 failed:
@@ -273,6 +273,13 @@ failed:
     ngx_destroy_pool(pool);
 
     return NULL;
+}
+
+
+void
+ngx_mail_policy_auth_begin(ngx_mail_policy_auth_t *auth)
+{
+    ngx_mail_policy_auth_find(auth);
 }
 
 

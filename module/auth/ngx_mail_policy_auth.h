@@ -60,11 +60,12 @@ ngx_int_t ngx_mail_policy_auth_conf_init(ngx_conf_t *cf,
     ngx_mail_policy_auth_conf_t *conf);
 
 /*
- * Asks.  login and password are copied.  NULL: no memory.
+ * create: login and password are copied; NULL: no memory.  begin: asks, once.
  */
-ngx_mail_policy_auth_t *ngx_mail_policy_auth_start(
+ngx_mail_policy_auth_t *ngx_mail_policy_auth_create(
     ngx_mail_policy_auth_conf_t *conf, ngx_str_t *login, ngx_str_t *password,
     ngx_log_t *log, ngx_mail_policy_auth_pt handler, void *data);
+void ngx_mail_policy_auth_begin(ngx_mail_policy_auth_t *auth);
 void ngx_mail_policy_auth_cancel(ngx_mail_policy_auth_t *auth);
 
 

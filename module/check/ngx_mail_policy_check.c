@@ -5,89 +5,111 @@
 
 
 /*
- * Limits: from the envelope to the store's question, from its answer to the
- * verdict.  One event arrives here, the store's answer; the ask belongs to
- * the check until keep() or give_back().  A refusal charged
- * nothing, so its ask ends at once.
+ * Limits: from the envelope to the store's question, and what becomes of the
+ * charges.  The ask belongs to the check until it is ended.  A refusal
+ * charged nothing, so its ask ends at once.
+ *
+ *     start -> asked -> answered -> settled, released, given back
+ *               ^  |
+ *               |  \-- refused by limits that delay --> tarpit --\
+ *               \-----------------------------------------------/
+ *
+ * Events: the store's answer; the timer of the tarpit.
  */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include <ngx_event.h>
 #include <ngx_mail.h>
 
 #include "ngx_mail_policy_check.h"
+#include "ngx_mail_policy_verdict.h"
 
 
+#define NGX_MAIL_POLICY_TARPIT_MAX  10000   /* ms, of one check */
+
+#define NGX_MAIL_POLICY_MAIL_UNITS                                           \
+    (ngx_mail_policy_asked(NGX_MAIL_POLICY_MESSAGES)                         \
+     |ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS)                      \
+     |ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES))
+
+#define NGX_MAIL_POLICY_SESSION_UNITS                                        \
+    (ngx_mail_policy_asked(NGX_MAIL_POLICY_CONNECTIONS)                      \
+     |ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS))
+
+
+static ngx_int_t ngx_mail_policy_check_ask(ngx_mail_policy_check_t *check,
+    ngx_uint_t n);
 static ngx_int_t ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
-    ngx_mail_policy_limit_t *limit, ngx_mail_policy_envelope_t *envelope,
-    ngx_uint_t phase, ngx_uint_t records);
+    ngx_mail_policy_limit_t *limit);
+static ngx_uint_t ngx_mail_policy_check_units(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_limit_t *limit);
+static ngx_int_t ngx_mail_policy_check_applies(ngx_pool_t *pool,
+    ngx_mail_policy_limit_t *limit, ngx_mail_policy_envelope_t *envelope);
+static uint64_t ngx_mail_policy_check_amount(ngx_mail_policy_check_t *check,
+    ngx_uint_t unit);
+static void ngx_mail_policy_check_add(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_limit_t *limit);
+static void ngx_mail_policy_check_envelope(ngx_mail_policy_check_t *check);
+static void ngx_mail_policy_check_restore(ngx_mail_policy_check_t *check);
 static ngx_int_t ngx_mail_policy_check_first(ngx_mail_policy_check_t *check,
     ngx_mail_policy_charge_t *charge);
-static void ngx_mail_policy_check_settle(ngx_mail_policy_check_t *check,
-    ngx_uint_t paid);
 static void ngx_mail_policy_check_handler(void *data,
     ngx_mail_policy_ask_t *ask);
-static void ngx_mail_policy_check_refusal(ngx_mail_policy_check_t *check);
-static void ngx_mail_policy_check_text(ngx_mail_policy_check_t *check,
-    ngx_mail_policy_limit_t *limit, uint64_t retry);
+static void ngx_mail_policy_check_fill(ngx_mail_policy_check_t *check);
+static void ngx_mail_policy_check_filled(void *data,
+    ngx_mail_policy_ask_t *ask);
+static ngx_msec_t ngx_mail_policy_check_delay(ngx_mail_policy_check_t *check);
+static void ngx_mail_policy_check_tarpit_handler(ngx_event_t *ev);
+static ngx_int_t ngx_mail_policy_check_again(ngx_mail_policy_check_t *check);
 
 
 ngx_int_t
 ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
-    ngx_mail_policy_store_t *store, ngx_array_t *limits,
-    ngx_mail_policy_envelope_t *envelope, ngx_uint_t phase,
-    ngx_array_t *charged, ngx_pool_t *pool, ngx_mail_policy_check_pt handler,
-    void *data)
+    ngx_mail_policy_check_point_e point)
 {
     ngx_int_t                   rc;
-    ngx_uint_t                  i, records;
+    ngx_uint_t                  i;
     ngx_mail_policy_limit_t    *limit;
     ngx_mail_policy_charged_t  *seen;
 
-    seen = charged->elts;
+    if (check->waits) {
+        seen = check->charged->elts;
 
-    if (check->waits && seen[check->waits - 1].owner) {
-        return NGX_BUSY;
+        if (seen[check->waits - 1].owner) {
+            return NGX_BUSY;
+        }
+
+        check->waits = 0;
     }
 
-    ngx_memzero(check, sizeof(ngx_mail_policy_check_t));
+    check->point = point;
 
-    if (limits == NULL || limits->nelts == 0) {
+    if (check->conf == NULL) {
         return NGX_OK;
     }
 
-    check->pool = pool;
-    check->charged = charged;
-    check->handler = handler;
-    check->data = data;
+    ngx_mail_policy_check_envelope(check);
 
-    check->limits = ngx_palloc(pool, limits->nelts * sizeof(void *));
-    if (check->limits == NULL) {
-        return NGX_ERROR;
-    }
+    limit = check->conf->elts;
 
-    check->ask = ngx_mail_policy_ask_create(store, limits->nelts,
-                                            ngx_mail_policy_check_handler,
-                                            check);
-    if (check->ask == NULL) {
-        return NGX_ERROR;
-    }
+    for (i = 0; i < check->conf->nelts; i++) {
 
-    check->ask->ncharges = 0;
+        rc = ngx_mail_policy_check_charge(check, &limit[i]);
 
-    records = ngx_mail_policy_store_has_records(store);
-    limit = limits->elts;
-
-    for (i = 0; i < limits->nelts; i++) {
-
-        rc = ngx_mail_policy_check_charge(check, &limit[i], envelope, phase,
-                                          records);
         if (rc != NGX_OK) {
-            ngx_mail_policy_check_settle(check, 0);
+            ngx_mail_policy_check_restore(check);
+            ngx_mail_policy_check_end(check, 0);
             ngx_mail_policy_check_keep(check);
             return rc;
         }
+    }
+
+    ngx_mail_policy_check_restore(check);
+
+    if (check->ask == NULL) {
+        return NGX_OK;
     }
 
     if (check->ask->ncharges == 0) {
@@ -101,43 +123,88 @@ ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
 }
 
 
+/*
+ * What variables say while the question is put, and while the answer is
+ * worded: the recipient at hand, the login that is tried.
+ */
+
+static void
+ngx_mail_policy_check_envelope(ngx_mail_policy_check_t *check)
+{
+    if (check->point == NGX_MAIL_POLICY_CHECK_RCPT) {
+        check->envelope->recipient = check->recipient;
+        check->envelope->recipient_domain = check->recipient_domain;
+
+    } else if (check->point == NGX_MAIL_POLICY_CHECK_AUTH) {
+        check->envelope->sasl_username = check->login;
+    }
+}
+
+
+static void
+ngx_mail_policy_check_restore(ngx_mail_policy_check_t *check)
+{
+    if (check->point == NGX_MAIL_POLICY_CHECK_AUTH) {
+        ngx_str_null(&check->envelope->sasl_username);
+    }
+}
+
+
+/* an ask with room for n charges, and none yet */
+
+static ngx_int_t
+ngx_mail_policy_check_ask(ngx_mail_policy_check_t *check, ngx_uint_t n)
+{
+    check->limits = ngx_palloc(check->pool, n * sizeof(void *));
+    if (check->limits == NULL) {
+        return NGX_ERROR;
+    }
+
+    check->ask = ngx_mail_policy_ask_create(check->store, n,
+                                            ngx_mail_policy_check_handler,
+                                            check);
+    if (check->ask == NULL) {
+        return NGX_ERROR;
+    }
+
+    check->ask->ncharges = 0;
+
+    return NGX_OK;
+}
+
+
 /* adds what limit costs at this point, if it applies */
 
 static ngx_int_t
 ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
-    ngx_mail_policy_limit_t *limit, ngx_mail_policy_envelope_t *envelope,
-    ngx_uint_t phase, ngx_uint_t records)
+    ngx_mail_policy_limit_t *limit)
 {
-    ngx_int_t                       rc;
-    ngx_uint_t                      late, messages, recipients;
-    ngx_mail_policy_ask_t          *ask;
-    ngx_mail_policy_charge_t       *charge;
-    ngx_mail_policy_charge_unit_t  *unit;
+    ngx_int_t                  rc;
+    ngx_uint_t                 units;
+    ngx_mail_policy_charge_t  *charge;
 
-    late = (limit->key.phase == NGX_MAIL_POLICY_AT_RCPT);
+    units = ngx_mail_policy_check_units(check, limit);
 
-    /* without records nobody can set what the directive did not */
-
-    messages = (late == (phase == NGX_MAIL_POLICY_AT_RCPT))
-               && (records || limit->rates[NGX_MAIL_POLICY_MESSAGES].kind
-                              != MPOL_RATE_NONE);
-
-    recipients = (phase == NGX_MAIL_POLICY_AT_RCPT)
-                 && (records || limit->rates[NGX_MAIL_POLICY_RECIPIENTS].kind
-                                != MPOL_RATE_NONE);
-
-    if (!messages && !recipients) {
+    if (units == 0) {
         return NGX_OK;
     }
 
-    ask = check->ask;
-    charge = &ask->charges[ask->ncharges];
-    unit = charge->units;
+    if (check->ask == NULL
+        && ngx_mail_policy_check_ask(check, check->conf->nelts) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
-    ngx_memzero(charge, sizeof(ngx_mail_policy_charge_t));
+    charge = &check->ask->charges[check->ask->ncharges];
 
-    if (ngx_mail_policy_value_eval_key(ask->pool, &limit->key, envelope,
-                                       &charge->key)
+    rc = ngx_mail_policy_check_applies(check->ask->pool, limit,
+                                       check->envelope);
+    if (rc != NGX_OK) {
+        return (rc == NGX_DECLINED) ? NGX_OK : NGX_ERROR;
+    }
+
+    if (ngx_mail_policy_value_eval_key(check->ask->pool, &limit->key,
+                                       check->envelope, &charge->key)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -149,36 +216,201 @@ ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
 
     charge->name = limit->name;
 
-    if (late && messages) {
+    if (check->point == NGX_MAIL_POLICY_CHECK_RCPT
+        && (units & ~ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS)))
+    {
         rc = ngx_mail_policy_check_first(check, charge);
         if (rc == NGX_ERROR || rc == NGX_BUSY) {
             return rc;
         }
 
-        messages = (rc == NGX_OK);
+        if (rc == NGX_DECLINED) {
+            units &= ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS);
+        }
     }
 
-    if (messages) {
-        unit[NGX_MAIL_POLICY_MESSAGES].rate =
-                                       limit->rates[NGX_MAIL_POLICY_MESSAGES];
-        unit[NGX_MAIL_POLICY_MESSAGES].amount = 1;
-        charge->nunits = 1;
+    charge->asked = units;
+
+    if (units) {
+        ngx_mail_policy_check_add(check, limit);
     }
 
-    if (recipients) {
-        unit[NGX_MAIL_POLICY_RECIPIENTS].rate =
-                                     limit->rates[NGX_MAIL_POLICY_RECIPIENTS];
-        unit[NGX_MAIL_POLICY_RECIPIENTS].amount = 1;
-        charge->nunits = 2;
+    return NGX_OK;
+}
+
+
+/*
+ * What of a limit is asked at this point.  Operators can set in the store
+ * what the directive did not; units that cost questions of their own have to
+ * be named there, be it as "unlimited".
+ */
+
+static ngx_uint_t
+ngx_mail_policy_check_units(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_limit_t *limit)
+{
+    ngx_uint_t  unit, units, mail, late;
+
+    units = 0;
+
+    for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++) {
+        if (limit->rates[unit].kind != MPOL_RATE_NONE) {
+            units |= ngx_mail_policy_asked(unit);
+        }
     }
 
-    if (charge->nunits == 0) {
+    mail = units & NGX_MAIL_POLICY_MAIL_UNITS;
+    late = (limit->phase == NGX_MAIL_POLICY_AT_RCPT);
+
+    if (ngx_mail_policy_store_has_records(check->store)) {
+        mail = NGX_MAIL_POLICY_MAIL_UNITS;
+    }
+
+    switch (check->point) {
+
+    case NGX_MAIL_POLICY_CHECK_CONNECT:
+        return (limit->phase == NGX_MAIL_POLICY_AT_CONNECT)
+               ? units & NGX_MAIL_POLICY_SESSION_UNITS : 0;
+
+    case NGX_MAIL_POLICY_CHECK_LOGIN:
+        return (limit->phase == NGX_MAIL_POLICY_AT_AUTH)
+               ? units & NGX_MAIL_POLICY_SESSION_UNITS : 0;
+
+    case NGX_MAIL_POLICY_CHECK_AUTH:
+        return units & ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES);
+
+    case NGX_MAIL_POLICY_CHECK_GREETING:
+        return (limit->phase <= NGX_MAIL_POLICY_AT_AUTH)
+               ? mail & ~ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES) : 0;
+
+    case NGX_MAIL_POLICY_CHECK_MAIL:
+        if (late) {
+            return 0;
+        }
+
+        /* each attempt counts: none can stand for another */
+
+        return limit->attempt
+               ? mail & ~ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS)
+               : mail;
+
+    case NGX_MAIL_POLICY_CHECK_RCPT:
+        if (late) {
+            return mail;
+        }
+
+        return (check->prepaid && !limit->attempt)
+               ? 0 : mail & ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS);
+
+    default: /* NGX_MAIL_POLICY_CHECK_END: see rest() */
+        return 0;
+    }
+}
+
+
+/* NGX_DECLINED: its "if=" is empty or 0 */
+
+static ngx_int_t
+ngx_mail_policy_check_applies(ngx_pool_t *pool,
+    ngx_mail_policy_limit_t *limit, ngx_mail_policy_envelope_t *envelope)
+{
+    ngx_str_t  value;
+
+    if (limit->condition.text.len == 0) {
         return NGX_OK;
     }
 
-    check->limits[ask->ncharges++] = limit;
+    if (ngx_mail_policy_value_eval(pool, &limit->condition, envelope, &value)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
-    return NGX_OK;
+    return (value.len == 0 || (value.len == 1 && value.data[0] == '0'))
+           ? NGX_DECLINED : NGX_OK;
+}
+
+
+static uint64_t
+ngx_mail_policy_check_amount(ngx_mail_policy_check_t *check, ngx_uint_t unit)
+{
+    if (check->point == NGX_MAIL_POLICY_CHECK_GREETING) {
+        return 0;
+    }
+
+    if (unit == NGX_MAIL_POLICY_BYTES) {
+
+        /* a message that declares nothing has one octet at least */
+
+        return ngx_max(check->envelope->message_size, 1);
+    }
+
+    return 1;
+}
+
+
+/* charge->name, key and asked are set */
+
+static void
+ngx_mail_policy_check_add(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_limit_t *limit)
+{
+    ngx_uint_t                 unit;
+    ngx_mail_policy_charge_t  *charge;
+
+    charge = &check->ask->charges[check->ask->ncharges];
+
+    charge->conf = limit->rates;
+
+    for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++) {
+        charge->units[unit].amount = ngx_mail_policy_check_amount(check,
+                                                                  unit);
+    }
+
+    charge->member = check->member;
+    charge->client = check->client;
+    charge->combined = limit->combined;
+
+    /*
+     * A lease ends with its session, and a login that succeeds is no failure,
+     * whatever was attempted.
+     */
+
+    charge->stands = (limit->attempt
+                      && check->point >= NGX_MAIL_POLICY_CHECK_MAIL);
+
+    charge->soft = (limit->exceed == NGX_MAIL_POLICY_REPORT
+                    || limit->exceed == NGX_MAIL_POLICY_RELAY
+                    || !ngx_mail_policy_check_enforced(limit, &charge->key));
+
+    check->limits[check->ask->ncharges++] = limit;
+}
+
+
+/* enforce= is a share of the keys, the same ones on all edges */
+
+ngx_uint_t
+ngx_mail_policy_check_enforced(ngx_mail_policy_limit_t *limit,
+    ngx_str_t *key)
+{
+    u_char      ch;
+    uint32_t    crc;
+    ngx_uint_t  i;
+
+    if (limit->enforce == 100) {
+        return 1;
+    }
+
+    ngx_crc32_init(crc);
+
+    for (i = 0; i < key->len; i++) {
+        ch = ngx_tolower(key->data[i]);
+        ngx_crc32_update(&crc, &ch, 1);
+    }
+
+    ngx_crc32_final(crc);
+
+    return crc % 100 < limit->enforce;
 }
 
 
@@ -238,178 +470,288 @@ ngx_mail_policy_check_first(ngx_mail_policy_check_t *check,
 }
 
 
-/* the keys that it was about to pay for are paid, or up to the next one */
-
-static void
-ngx_mail_policy_check_settle(ngx_mail_policy_check_t *check, ngx_uint_t paid)
+ngx_int_t
+ngx_mail_policy_check_rest(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_check_t **paid, ngx_uint_t n, uint64_t size)
 {
-    ngx_uint_t                  i;
-    ngx_mail_policy_charged_t  *seen;
+    ngx_uint_t                      i, k, total;
+    ngx_mail_policy_ask_t          *ask;
+    ngx_mail_policy_charge_t       *charge;
+    ngx_mail_policy_charge_unit_t  *unit;
 
-    if (check->charged == NULL) {
-        return;
+    check->point = NGX_MAIL_POLICY_CHECK_END;
+    total = 0;
+
+    for (i = 0; i < n; i++) {
+        total += paid[i]->ask ? paid[i]->ask->ncharges : 0;
     }
 
-    seen = check->charged->elts;
+    for (i = 0; i < n; i++) {
+        ask = paid[i]->ask;
 
-    for (i = 0; i < check->charged->nelts; i++) {
-        if (seen[i].owner == check) {
-            seen[i].owner = NULL;
-            seen[i].paid = paid;
+        for (k = 0; ask && k < ask->ncharges; k++) {
+            unit = &ask->charges[k].units[NGX_MAIL_POLICY_BYTES];
+
+            if (!ask->charges[k].charged || ask->charges[k].open
+                || !(ask->charges[k].asked
+                     & ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES))
+                || (unit->rate.kind != MPOL_RATE_WINDOW
+                    && unit->rate.kind != MPOL_RATE_BUCKET)
+                || unit->amount >= size)
+            {
+                continue;
+            }
+
+            if (check->ask == NULL
+                && ngx_mail_policy_check_ask(check, total) != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+
+            /* names and keys belong to asks that outlive this one */
+
+            charge = &check->ask->charges[check->ask->ncharges];
+            charge->name = ask->charges[k].name;
+            charge->key = ask->charges[k].key;
+            charge->asked = ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES);
+
+            ngx_mail_policy_check_add(check, paid[i]->limits[k]);
+
+            charge->units[NGX_MAIL_POLICY_BYTES].amount = size - unit->amount;
         }
     }
-}
 
+    if (check->ask == NULL) {
+        return NGX_OK;
+    }
 
-void
-ngx_mail_policy_check_accepted(ngx_mail_policy_check_t *check)
-{
-    ngx_mail_policy_check_settle(check, 1);
+    ngx_mail_policy_ask_send(check->ask);
+
+    return NGX_AGAIN;
 }
 
 
 static void
 ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
 {
-    ngx_mail_policy_check_t    *check = data;
-    ngx_mail_policy_verdict_t  *verdict;
+    ngx_mail_policy_check_t *check = data;
+
+    ngx_msec_t  delay;
 
     check->answered = 1;
 
-    verdict = &check->verdict;
-    verdict->rc = ask->rc;
-
-    switch (ask->rc) {
-
-    case NGX_OK:
-        break;
-
-    case NGX_DECLINED:
-        ngx_mail_policy_check_refusal(check);
-        ngx_mail_policy_check_settle(check, 0);
-        ngx_mail_policy_check_keep(check);
-        break;
-
-    default:
-        verdict->code = 451;
-        ngx_str_set(&verdict->text,
-                    "451 4.3.0 Temporary server problem, try again later");
-        ngx_mail_policy_check_settle(check, 0);
-        ngx_mail_policy_check_keep(check);
+    if (check->point == NGX_MAIL_POLICY_CHECK_GREETING) {
+        check->handler(check->data, NULL);
+        return;
     }
 
-    check->handler(check->data, verdict);
-}
+    ngx_mail_policy_check_envelope(check);
+    ngx_mail_policy_verdict(check);
 
+    if (ask->rc == NGX_DECLINED) {
+        delay = ngx_mail_policy_check_delay(check);
 
-/* of several that refuse, the one that takes longest is told */
-
-static void
-ngx_mail_policy_check_refusal(ngx_mail_policy_check_t *check)
-{
-    uint64_t                        longest;
-    ngx_uint_t                      i, u;
-    ngx_mail_policy_limit_t        *limit;
-    ngx_mail_policy_charge_t       *charge;
-    ngx_mail_policy_charge_unit_t  *unit;
-
-    limit = NULL;
-    longest = 0;
-
-    for (i = 0; i < check->ask->ncharges; i++) {
-        charge = &check->ask->charges[i];
-
-        for (u = 0; u < charge->nunits; u++) {
-            unit = &charge->units[u];
-
-            if (unit->decision.fits
-                || (limit && unit->decision.retry <= longest))
-            {
-                continue;
-            }
-
-            limit = check->limits[i];
-            longest = unit->decision.retry;
-            check->verdict.used = unit->decision.used;
-            check->verdict.max = (unit->rate.kind == MPOL_RATE_BUCKET)
-                                 ? unit->rate.burst : unit->rate.count;
+        if (delay) {
+            ngx_mail_policy_check_restore(check);
+            ngx_add_timer(check->tarpit, delay);
+            return;
         }
     }
 
-    ngx_mail_policy_check_text(check, limit, longest);
+    if (ask->rc != NGX_OK) {
+        ngx_mail_policy_verdict_tell(check);
+        ngx_mail_policy_check_end(check, 0);
+        ngx_mail_policy_check_keep(check);
+
+    } else if (check->verdict->limit.len) {
+        ngx_mail_policy_verdict_tell(check);
+
+        if (check->point == NGX_MAIL_POLICY_CHECK_END) {
+            ngx_mail_policy_check_fill(check);
+        }
+    }
+
+    ngx_mail_policy_check_restore(check);
+
+    check->handler(check->data, check->verdict);
+}
+
+
+/*
+ * It is too late to send a message elsewhere whose octets do not fit under a
+ * limit that would: what is left there is charged, so that the next one goes.
+ */
+
+static void
+ngx_mail_policy_check_fill(ngx_mail_policy_check_t *check)
+{
+    uint64_t                        left;
+    ngx_uint_t                      i, n;
+    ngx_mail_policy_ask_t          *ask, *fill;
+    ngx_mail_policy_charge_t       *charge;
+
+    ask = check->ask;
+
+    fill = ngx_mail_policy_ask_create(check->store, ask->ncharges,
+                                      ngx_mail_policy_check_filled, NULL);
+    if (fill == NULL) {
+        return;
+    }
+
+    n = 0;
+
+    for (i = 0; i < ask->ncharges; i++) {
+        charge = &ask->charges[i];
+        left = charge->units[NGX_MAIL_POLICY_BYTES].decision.remaining;
+
+        if (check->limits[i]->exceed != NGX_MAIL_POLICY_RELAY
+            || ngx_mail_policy_charge_fits(charge) || left == 0)
+        {
+            continue;
+        }
+
+        fill->charges[n].name = charge->name;
+        fill->charges[n].key = charge->key;
+        fill->charges[n].conf = charge->conf;
+        fill->charges[n].combined = charge->combined;
+        fill->charges[n].asked = charge->asked;
+        fill->charges[n].stands = 1;        /* if it is answered too late */
+        fill->charges[n].units[NGX_MAIL_POLICY_BYTES].amount = left;
+        n++;
+    }
+
+    fill->ncharges = n;
+
+    if (n == 0) {
+        ngx_mail_policy_ask_keep(fill);
+        return;
+    }
+
+    check->fill = fill;
+
+    ngx_mail_policy_ask_send(fill);
 }
 
 
 static void
-ngx_mail_policy_check_text(ngx_mail_policy_check_t *check,
-    ngx_mail_policy_limit_t *limit, uint64_t retry)
+ngx_mail_policy_check_filled(void *data, ngx_mail_policy_ask_t *ask)
 {
-    size_t                      len;
-    u_char                     *p;
-    ngx_mail_policy_verdict_t  *verdict;
-
-    verdict = &check->verdict;
-
-    verdict->code = 450;
-    ngx_str_set(&verdict->text, "450 4.7.1 Rate limit exceeded");
-
-    if (limit == NULL) {
-        return;
-    }
-
-    if (limit->reject) {
-        verdict->code = 550;
-        ngx_str_set(&verdict->text, "550 5.7.1 Rate limit exceeded");
-    }
-
-    verdict->limit = limit->name;
-    verdict->retry = (retry < MPOL_NEVER) ? (retry + 999999) / 1000000 : 0;
-
-    len = sizeof("450 4.7.1 Rate limit \"\" exceeded, retry in  s") - 1
-          + limit->name.len + NGX_INT64_LEN;
-
-    p = ngx_pnalloc(check->pool, len);
-    if (p == NULL) {
-        return;
-    }
-
-    verdict->text.data = p;
-    p = ngx_sprintf(p, "%ui %ui.7.1 Rate limit \"%V\" exceeded",
-                    verdict->code, verdict->code / 100, &limit->name);
-
-    if (verdict->retry) {
-        p = ngx_sprintf(p, ", retry in %uL s", verdict->retry);
-    }
-
-    verdict->text.len = p - verdict->text.data;
+    /* nobody waits for it */
 }
 
 
-void
-ngx_mail_policy_check_keep(ngx_mail_policy_check_t *check)
+/* ms until it is to be asked again; 0: that is the answer */
+
+static ngx_msec_t
+ngx_mail_policy_check_delay(ngx_mail_policy_check_t *check)
 {
-    if (check->ask) {
-        ngx_mail_policy_ask_keep(check->ask);
-        check->ask = NULL;
+    uint64_t     retry;
+    ngx_msec_t   left, delay, *delayed;
+
+    if (!ngx_mail_policy_verdict_delays(check, &retry)) {
+        return 0;
     }
+
+    if (check->tarpit == NULL) {
+        check->tarpit = ngx_pcalloc(check->pool, sizeof(ngx_event_t));
+        if (check->tarpit == NULL) {
+            return 0;
+        }
+
+        check->tarpit->handler = ngx_mail_policy_check_tarpit_handler;
+        check->tarpit->data = check;
+        check->tarpit->log = ngx_cycle->log;
+    }
+
+    delayed = check->delayed ? check->delayed : &check->delay;
+
+    if (*delayed >= NGX_MAIL_POLICY_TARPIT_MAX) {
+        return 0;
+    }
+
+    left = NGX_MAIL_POLICY_TARPIT_MAX - *delayed;
+
+    delay = (retry / 1000 < left) ? (ngx_msec_t) (retry / 1000) + 1 : left;
+
+    *delayed += delay;
+
+    return delay;
 }
 
 
-void
-ngx_mail_policy_check_give_back(ngx_mail_policy_check_t *check)
+static void
+ngx_mail_policy_check_tarpit_handler(ngx_event_t *ev)
 {
-    ngx_mail_policy_check_settle(check, 0);
+    ngx_mail_policy_check_t  *check;
 
-    if (check->ask == NULL) {
+    check = ev->data;
+
+    if (ngx_mail_policy_check_again(check) == NGX_OK) {
         return;
     }
 
-    if (check->answered) {
-        ngx_mail_policy_ask_give_back(check->ask);
+    /* no memory: as it was */
 
-    } else {
-        ngx_mail_policy_ask_cancel(check->ask);
+    ngx_mail_policy_check_envelope(check);
+    ngx_mail_policy_verdict_tell(check);
+    ngx_mail_policy_check_restore(check);
+    ngx_mail_policy_check_end(check, 0);
+    ngx_mail_policy_check_keep(check);
+
+    check->handler(check->data, check->verdict);
+}
+
+
+/* the same question once more */
+
+static ngx_int_t
+ngx_mail_policy_check_again(ngx_mail_policy_check_t *check)
+{
+    ngx_uint_t                  i, u;
+    ngx_mail_policy_ask_t      *old, *ask;
+    ngx_mail_policy_charge_t   *to, *from;
+
+    old = check->ask;
+
+    ask = ngx_mail_policy_ask_create(check->store, old->ncharges,
+                                     ngx_mail_policy_check_handler, check);
+    if (ask == NULL) {
+        return NGX_ERROR;
     }
 
-    check->ask = NULL;
+    for (i = 0; i < old->ncharges; i++) {
+        from = &old->charges[i];
+        to = &ask->charges[i];
+
+        to->name = from->name;
+        to->key.len = from->key.len;
+        to->key.data = ngx_pstrdup(ask->pool, &from->key);
+
+        if (to->key.data == NULL) {
+            ngx_mail_policy_ask_keep(ask);
+            return NGX_ERROR;
+        }
+
+        to->asked = from->asked;
+        to->member = from->member;
+        to->client = from->client;
+        to->combined = from->combined;
+        to->soft = from->soft;
+        to->stands = from->stands;
+
+        to->conf = from->conf;
+
+        for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
+            to->units[u].amount = from->units[u].amount;
+        }
+    }
+
+    ngx_mail_policy_ask_keep(old);
+
+    check->ask = ask;
+    check->answered = 0;
+
+    ngx_mail_policy_ask_send(ask);
+
+    return NGX_OK;
 }

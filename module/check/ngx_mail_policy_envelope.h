@@ -42,6 +42,14 @@ typedef struct {
     ngx_uint_t          recipients;     /* accepted */
     ngx_uint_t          rejected_recipients;
     uint64_t            message_size;   /* declared, then counted */
+
+    /* what limits said last */
+
+    ngx_str_t           limit;          /* the one that was exceeded, or is
+                                           nearest to it */
+    ngx_str_t           verdict;        /* pass, defer, reject, ... */
+    uint64_t            limit_remaining;    /* of it */
+    uint64_t            retry_after;    /* seconds; 0: now, or unknown */
 } ngx_mail_policy_envelope_t;
 
 

@@ -26,12 +26,30 @@
 #include "ngx_mail_policy_value.h"
 
 
+/* on_exceed= */
+typedef enum {
+    NGX_MAIL_POLICY_DEFER = 0,
+    NGX_MAIL_POLICY_REJECT,
+    NGX_MAIL_POLICY_TARPIT,
+    NGX_MAIL_POLICY_REPORT,
+    NGX_MAIL_POLICY_RELAY
+} ngx_mail_policy_exceed_e;
+
+
 /* policy_limit */
 typedef struct {
     ngx_str_t                     name;
     ngx_mail_policy_value_t       key;
+    ngx_mail_policy_value_t       condition;    /* if=; text empty: none */
+    ngx_mail_policy_value_t       message;      /* text empty: ours */
+    ngx_uint_t                    phase;        /* of key and condition */
     mpol_rate_t                   rates[NGX_MAIL_POLICY_UNITS];
-    unsigned                      reject:1;     /* on_exceed=reject */
+    ngx_mail_policy_exceed_e      exceed;
+    ngx_str_t                     relay;        /* of on_exceed=relay: */
+    ngx_mail_policy_upstream_t   *upstream;     /* the same, resolved */
+    ngx_uint_t                    enforce;      /* percent of the keys */
+    unsigned                      attempt:1;    /* charge=attempt */
+    unsigned                      combined:1;   /* a key of several values */
 
     u_char                       *file;         /* where it was defined */
     ngx_uint_t                    line;
@@ -56,6 +74,7 @@ typedef struct {
     ngx_flag_t                    auth_plaintext;
 
     ngx_array_t                  *limits;       /* ..._limit_t, or NULL */
+    ngx_uint_t                    diverts;      /* one of them may relay */
 
     ngx_mail_policy_upstream_t   *upstream;     /* proxy_pass without ... */
     ngx_mail_policy_value_t      *route;        /* ... and with variables */

@@ -90,8 +90,8 @@ ngx_int_t ngx_mail_policy_route_check(ngx_conf_t *cf,
 
 /* the directive "policy_limit", and the checks that need all of mail{} */
 char *ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-ngx_int_t ngx_mail_policy_limit_init(ngx_conf_t *cf, ngx_array_t *limits,
-    ngx_mail_policy_store_t *store);
+ngx_int_t ngx_mail_policy_limit_init(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
 
 
 /*

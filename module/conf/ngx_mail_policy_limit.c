@@ -5,8 +5,9 @@
 
 
 /*
- * policy_limit name key=... [messages=rate] [recipients=rate]
- *              [on_exceed=defer|reject]
+ * policy_limit name key=... [unit=rate]... [if=...] [charge=accepted|attempt]
+ *              [on_exceed=defer|reject|tarpit|report|relay:NAME]
+ *              [enforce=N%] [message=...]
  *
  * A level that sets any limit replaces those of the level above, as nginx's
  * array directives do.  No events arrive here.
@@ -16,82 +17,91 @@
 #include "ngx_mail_policy_directive.h"
 
 
-#define NGX_MAIL_POLICY_LIMIT_NAME_MAX  64
+#define NGX_MAIL_POLICY_LIMIT_NAME_MAX      64
+
+/* of 65,536 that there are, see cmd_auth.c */
+#define NGX_MAIL_POLICY_LIMIT_FAILURES_MAX  1000
 
 
-/* parameters that the contract knows and this version does not */
-static char  *ngx_mail_policy_limit_later[] = {
-    "bytes=",
-    "connections=",
-    "sessions=",
-    "auth_failures=",
-    "charge=",
-    "enforce=",
-    "message=",
-    "if=",
-    "on_exceed=tarpit",
-    "on_exceed=report",
-    "on_exceed=relay:",
-    NULL
-};
+typedef char *(*ngx_mail_policy_limit_pt)(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+
+typedef struct {
+    ngx_str_t                  name;        /* "key=" */
+    ngx_mail_policy_limit_pt   set;
+} ngx_mail_policy_limit_param_t;
 
 
 static ngx_mail_policy_limit_t *ngx_mail_policy_limit_add(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_str_t *name);
 static ngx_int_t ngx_mail_policy_limit_name(ngx_conf_t *cf, ngx_str_t *name);
-static char *ngx_mail_policy_limit_key(ngx_conf_t *cf,
-    ngx_mail_policy_limit_t *limit, ngx_str_t *key);
+static char *ngx_mail_policy_limit_param(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *parameter, ngx_uint_t *seen);
 static char *ngx_mail_policy_limit_rate(ngx_conf_t *cf,
-    ngx_mail_policy_limit_t *limit, ngx_uint_t unit, ngx_str_t *parameter,
-    size_t skip);
-static char *ngx_mail_policy_limit_unknown(ngx_conf_t *cf,
-    ngx_str_t *parameter);
+    ngx_mail_policy_limit_t *limit, ngx_str_t *parameter);
+static char *ngx_mail_policy_limit_key(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static char *ngx_mail_policy_limit_if(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static char *ngx_mail_policy_limit_message(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static char *ngx_mail_policy_limit_charge(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static char *ngx_mail_policy_limit_exceed(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static char *ngx_mail_policy_limit_enforce(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static ngx_uint_t ngx_mail_policy_limit_combined(
+    ngx_mail_policy_value_t *key);
+static ngx_int_t ngx_mail_policy_limit_check(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, ngx_mail_policy_store_t *store);
+static ngx_int_t ngx_mail_policy_limit_error(ngx_conf_t *cf,
+    ngx_mail_policy_limit_t *limit, const char *text);
+
+
+static ngx_mail_policy_limit_param_t  ngx_mail_policy_limit_params[] = {
+    { ngx_string("key="), ngx_mail_policy_limit_key },
+    { ngx_string("if="), ngx_mail_policy_limit_if },
+    { ngx_string("message="), ngx_mail_policy_limit_message },
+    { ngx_string("charge="), ngx_mail_policy_limit_charge },
+    { ngx_string("on_exceed="), ngx_mail_policy_limit_exceed },
+    { ngx_string("enforce="), ngx_mail_policy_limit_enforce },
+    { ngx_null_string, NULL }
+};
+
+
+static ngx_str_t  ngx_mail_policy_limit_exceeds[] = {
+    ngx_string("defer"),
+    ngx_string("reject"),
+    ngx_string("tarpit"),
+    ngx_string("report")
+};
 
 
 char *
 ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     char                     *rv;
-    ngx_str_t                *value, key;
-    ngx_uint_t                i, exceed;
+    ngx_str_t                *value;
+    ngx_uint_t                i, seen;
     ngx_mail_policy_limit_t  *limit;
 
     value = cf->args->elts;
-    exceed = 0;
+    seen = 0;
 
     limit = ngx_mail_policy_limit_add(cf, conf, &value[1]);
     if (limit == NULL) {
         return NGX_CONF_ERROR;
     }
 
+    limit->enforce = 100;
+
+    /* a lease lasts as long as it is renewed, whatever their number is */
+
+    limit->rates[NGX_MAIL_POLICY_SESSIONS].period = NGX_MAIL_POLICY_LEASE;
+
     for (i = 2; i < cf->args->nelts; i++) {
-
-        if (ngx_strncmp(value[i].data, "key=", 4) == 0) {
-            key.len = value[i].len - 4;
-            key.data = value[i].data + 4;
-
-            rv = ngx_mail_policy_limit_key(cf, limit, &key);
-
-        } else if (ngx_strncmp(value[i].data, "messages=", 9) == 0) {
-            rv = ngx_mail_policy_limit_rate(cf, limit,
-                                            NGX_MAIL_POLICY_MESSAGES,
-                                            &value[i], 9);
-
-        } else if (ngx_strncmp(value[i].data, "recipients=", 11) == 0) {
-            rv = ngx_mail_policy_limit_rate(cf, limit,
-                                            NGX_MAIL_POLICY_RECIPIENTS,
-                                            &value[i], 11);
-
-        } else if (ngx_strcmp(value[i].data, "on_exceed=defer") == 0
-                   || ngx_strcmp(value[i].data, "on_exceed=reject") == 0)
-        {
-            rv = exceed++ ? "has more than one \"on_exceed=\""
-                          : NGX_CONF_OK;
-            limit->reject = (value[i].data[10] == 'r');
-
-        } else {
-            rv = ngx_mail_policy_limit_unknown(cf, &value[i]);
-        }
+        rv = ngx_mail_policy_limit_param(cf, limit, &value[i], &seen);
 
         if (rv != NGX_CONF_OK) {
             return rv;
@@ -104,6 +114,45 @@ ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_mail_policy_limit_param(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_str_t *parameter, ngx_uint_t *seen)
+{
+    ngx_str_t                       rest;
+    ngx_uint_t                      i;
+    ngx_mail_policy_limit_param_t  *param;
+
+    param = ngx_mail_policy_limit_params;
+
+    for (i = 0; param[i].name.len; i++) {
+
+        if (parameter->len < param[i].name.len
+            || ngx_strncmp(parameter->data, param[i].name.data,
+                           param[i].name.len)
+               != 0)
+        {
+            continue;
+        }
+
+        if (*seen & ((ngx_uint_t) 1 << i)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "policy_limit \"%V\" has more than one "
+                               "\"%V\"", &limit->name, &param[i].name);
+            return NGX_CONF_ERROR;
+        }
+
+        *seen |= (ngx_uint_t) 1 << i;
+
+        rest.data = parameter->data + param[i].name.len;
+        rest.len = parameter->len - param[i].name.len;
+
+        return param[i].set(cf, limit, &rest);
+    }
+
+    return ngx_mail_policy_limit_rate(cf, limit, parameter);
 }
 
 
@@ -191,22 +240,177 @@ invalid:
 
 static char *
 ngx_mail_policy_limit_key(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
-    ngx_str_t *key)
+    ngx_str_t *value)
 {
-    if (limit->key.text.len) {
-        return "has more than one \"key=\"";
-    }
-
-    if (!ngx_mail_policy_value_variables(key)) {
+    if (!ngx_mail_policy_value_variables(value)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"key=%V\" has no variable: all would share one "
-                           "counter", key);
+                           "counter", value);
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_mail_policy_value_compile(cf, key, &limit->key) != NGX_OK) {
+    return (ngx_mail_policy_value_compile(cf, value, &limit->key) == NGX_OK)
+           ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_mail_policy_limit_if(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_str_t *value)
+{
+    ngx_mail_policy_part_t  *part;
+
+    if (ngx_mail_policy_value_variables(value)) {
+
+        if (ngx_mail_policy_value_compile(cf, value, &limit->condition)
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+
+        part = limit->condition.parts->elts;
+
+        if (limit->condition.parts->nelts == 1 && part->named) {
+            return NGX_CONF_OK;
+        }
+    }
+
+    /* with anything else in it, it would never be empty */
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"if=%V\" is not a variable: write as "
+                       "\"if=$limited\", and \"map ... $limited { ... }\"",
+                       value);
+    return NGX_CONF_ERROR;
+}
+
+
+/* 1 if it begins with a code (RFC 5321, 4.2) or an enhanced one (RFC 3463) */
+
+static ngx_uint_t
+ngx_mail_policy_limit_coded(ngx_str_t *value)
+{
+    u_char  *p;
+
+    if (value->len > 3 && ngx_atoi(value->data, 3) != NGX_ERROR
+        && (value->data[3] == ' ' || value->data[3] == '-'))
+    {
+        return 1;
+    }
+
+    /* the string ends with a zero */
+
+    p = value->data;
+
+    if ((*p != '2' && *p != '4' && *p != '5') || *++p != '.') {
+        return 0;
+    }
+
+    do {
+        p++;
+    } while (*p >= '0' && *p <= '9');
+
+    return *p == '.' && p[1] >= '0' && p[1] <= '9';
+}
+
+
+static char *
+ngx_mail_policy_limit_message(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_str_t *value)
+{
+    size_t  i;
+
+    for (i = 0; i < value->len; i++) {
+        if (value->data[i] < ' ' || value->data[i] > '~') {
+            break;
+        }
+    }
+
+    if (value->len == 0 || value->len > 400 || i < value->len
+        || ngx_mail_policy_limit_coded(value))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid \"message=\" of policy_limit \"%V\": "
+                           "write 1 to 400 ASCII characters, without the "
+                           "reply code and the enhanced code", &limit->name);
         return NGX_CONF_ERROR;
     }
+
+    return (ngx_mail_policy_value_compile(cf, value, &limit->message)
+            == NGX_OK)
+           ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_mail_policy_limit_charge(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_str_t *value)
+{
+    if (ngx_strcmp(value->data, "attempt") == 0) {
+        limit->attempt = 1;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value->data, "accepted") == 0) {
+        return NGX_CONF_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"charge=%V\": write "
+                       "\"charge=accepted\" or \"charge=attempt\"", value);
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_mail_policy_limit_exceed(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_str_t *value)
+{
+    ngx_uint_t  i;
+
+    for (i = NGX_MAIL_POLICY_DEFER; i < NGX_MAIL_POLICY_RELAY; i++) {
+        if (value->len == ngx_mail_policy_limit_exceeds[i].len
+            && ngx_strncmp(value->data, ngx_mail_policy_limit_exceeds[i].data,
+                           value->len)
+               == 0)
+        {
+            limit->exceed = (ngx_mail_policy_exceed_e) i;
+            return NGX_CONF_OK;
+        }
+    }
+
+    if (value->len > 6 && ngx_strncmp(value->data, "relay:", 6) == 0) {
+        limit->exceed = NGX_MAIL_POLICY_RELAY;
+        limit->relay.data = value->data + 6;
+        limit->relay.len = value->len - 6;
+        return NGX_CONF_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"on_exceed=%V\": write defer, "
+                       "reject, tarpit, report or relay:NAME, NAME being an "
+                       "upstream", value);
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_mail_policy_limit_enforce(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_str_t *value)
+{
+    ngx_int_t  n;
+
+    n = (value->len && value->data[value->len - 1] == '%')
+        ? ngx_atoi(value->data, value->len - 1) : NGX_ERROR;
+
+    if (n == NGX_ERROR || n > 100) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"enforce=%V\": write 0%% to "
+                           "100%%, as \"enforce=10%%\"", value);
+        return NGX_CONF_ERROR;
+    }
+
+    limit->enforce = n;
 
     return NGX_CONF_OK;
 }
@@ -214,10 +418,32 @@ ngx_mail_policy_limit_key(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
 
 static char *
 ngx_mail_policy_limit_rate(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
-    ngx_uint_t unit, ngx_str_t *parameter, size_t skip)
+    ngx_str_t *parameter)
 {
     int           rc;
+    ngx_str_t    *name, rest;
+    ngx_uint_t    unit;
     mpol_rate_t  *rate;
+
+    name = ngx_mail_policy_store_units;
+
+    for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++, name++) {
+        if (parameter->len > name->len && parameter->data[name->len] == '='
+            && ngx_strncmp(parameter->data, name->data, name->len) == 0)
+        {
+            break;
+        }
+    }
+
+    if (unit == NGX_MAIL_POLICY_UNITS) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\": policy_limit has "
+                           "key=, messages=, recipients=, bytes=, "
+                           "connections=, sessions=, auth_failures=, if=, "
+                           "charge=, on_exceed=, enforce= and message=",
+                           parameter);
+        return NGX_CONF_ERROR;
+    }
 
     rate = &limit->rates[unit];
 
@@ -227,8 +453,21 @@ ngx_mail_policy_limit_rate(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
         return NGX_CONF_ERROR;
     }
 
-    rc = mpol_rate_parse(parameter->data + skip, parameter->len - skip, 0,
-                         rate);
+    rest.data = parameter->data + name->len + 1;
+    rest.len = parameter->len - name->len - 1;
+
+    rc = ngx_mail_policy_store_rate(unit, &rest, rate);
+
+    if (rc == MPOL_OK && unit == NGX_MAIL_POLICY_AUTH_FAILURES
+        && rate->kind == MPOL_RATE_WINDOW
+        && rate->count > NGX_MAIL_POLICY_LIMIT_FAILURES_MAX)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" is more than can be told apart: write at "
+                           "most %d failed logins, as \"auth_failures=10/15m\"",
+                           parameter, NGX_MAIL_POLICY_LIMIT_FAILURES_MAX);
+        return NGX_CONF_ERROR;
+    }
 
     if (rc != MPOL_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -241,74 +480,152 @@ ngx_mail_policy_limit_rate(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
 }
 
 
-static char *
-ngx_mail_policy_limit_unknown(ngx_conf_t *cf, ngx_str_t *parameter)
+/* what needs all of mail{} */
+
+ngx_int_t
+ngx_mail_policy_limit_init(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_main_conf_t *mcf)
 {
-    char  **later;
+    ngx_uint_t                i;
+    ngx_mail_policy_limit_t  *limit;
 
-    for (later = ngx_mail_policy_limit_later; *later; later++) {
+    if (conf->limits == NULL) {
+        return NGX_OK;
+    }
 
-        if (ngx_strncmp(parameter->data, *later, ngx_strlen(*later)) == 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "parameter \"%V\" is not supported by this "
-                               "version", parameter);
-            return NGX_CONF_ERROR;
+    limit = conf->limits->elts;
+
+    for (i = 0; i < conf->limits->nelts; i++) {
+
+        ngx_mail_policy_value_phase(&limit[i].key);
+        ngx_mail_policy_value_phase(&limit[i].condition);
+
+        limit[i].combined = ngx_mail_policy_limit_combined(&limit[i].key);
+
+        limit[i].phase = ngx_max(limit[i].key.phase,
+                                 limit[i].condition.phase);
+
+        if (ngx_mail_policy_limit_check(cf, &limit[i], mcf->store)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
         }
+
+        if (limit[i].relay.len == 0) {
+            continue;
+        }
+
+        limit[i].upstream = ngx_mail_policy_upstream_find(&mcf->upstreams,
+                                                          &limit[i].relay);
+        if (limit[i].upstream == NULL) {
+            return ngx_mail_policy_limit_error(cf, &limit[i],
+                                  "relays to an upstream that is not there: "
+                                  "add \"upstream NAME { ... }\"");
+        }
+
+        conf->diverts = 1;
     }
 
-    if (ngx_strncmp(parameter->data, "on_exceed=", 10) == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter \"%V\": write "
-                           "\"on_exceed=defer\" or \"on_exceed=reject\"",
-                           parameter);
-        return NGX_CONF_ERROR;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid parameter \"%V\"", parameter);
-    return NGX_CONF_ERROR;
+    return NGX_OK;
 }
 
 
 /*
- * A limit without a rate of its own asks the store's records for one, so
- * there must be a store that has records.
+ * 1 if it does not end in its only variable, or a map gives something of that
+ * kind: what is the domain of that?
  */
 
-ngx_int_t
-ngx_mail_policy_limit_init(ngx_conf_t *cf, ngx_array_t *limits,
-    ngx_mail_policy_store_t *store)
+static ngx_uint_t
+ngx_mail_policy_limit_combined(ngx_mail_policy_value_t *key)
 {
-    ngx_uint_t                i, unit;
-    ngx_mail_policy_limit_t  *limit;
+    ngx_uint_t                 i, n;
+    ngx_mail_policy_map_t     *map;
+    ngx_mail_policy_part_t    *part;
+    ngx_mail_policy_value_t  **result;
 
-    if (limits == NULL) {
-        return NGX_OK;
+    if (key->parts == NULL) {
+        return 0;
     }
 
-    limit = limits->elts;
+    part = key->parts->elts;
+    n = 0;
 
-    for (i = 0; i < limits->nelts; i++) {
+    for (i = 0; i < key->parts->nelts; i++) {
+        n += part[i].named;
+    }
 
-        ngx_mail_policy_value_phase(&limit[i].key);
+    if (n > 1 || !part[i - 1].named) {
+        return 1;
+    }
 
-        for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++) {
-            if (limit[i].rates[unit].kind != MPOL_RATE_NONE) {
-                break;
-            }
+    map = part[i - 1].map;
+
+    if (map == NULL) {
+        return 0;
+    }
+
+    result = map->results.elts;
+
+    for (i = 0; i < map->results.nelts; i++) {
+        if (ngx_mail_policy_limit_combined(result[i])) {
+            return 1;
         }
+    }
 
-        if (unit == NGX_MAIL_POLICY_UNITS
-            && !ngx_mail_policy_store_has_records(store))
-        {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "policy_limit \"%V\" has no rate: add "
-                          "\"messages=\" or \"recipients=\", or set "
-                          "\"policy_redis\" to read it from there, in %s:%ui",
-                          &limit[i].name, limit[i].file, limit[i].line);
-            return NGX_ERROR;
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_limit_check(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    ngx_mail_policy_store_t *store)
+{
+    ngx_uint_t  unit, set, early;
+
+    set = 0;
+
+    for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++) {
+        if (limit->rates[unit].kind != MPOL_RATE_NONE) {
+            set |= ngx_mail_policy_asked(unit);
         }
+    }
+
+    if (set == 0 && !ngx_mail_policy_store_has_records(store)) {
+        return ngx_mail_policy_limit_error(cf, limit,
+                           "has no rate: add \"messages=\" or another "
+                           "unit, or set \"policy_redis\" to read it from "
+                           "there");
+    }
+
+    early = set & (ngx_mail_policy_asked(NGX_MAIL_POLICY_CONNECTIONS)
+                   | ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)
+                   | ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES));
+
+    if (early && limit->phase > NGX_MAIL_POLICY_AT_AUTH) {
+        return ngx_mail_policy_limit_error(cf, limit,
+                           "counts connections, sessions or auth_failures "
+                           "under what is known with MAIL only: use "
+                           "variables as $client_net or $sasl_username");
+    }
+
+    if (early && limit->exceed == NGX_MAIL_POLICY_RELAY) {
+        return ngx_mail_policy_limit_error(cf, limit,
+                           "has \"on_exceed=relay:\", which is for "
+                           "messages, recipients and bytes: write another "
+                           "policy_limit for the other units");
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_limit_error(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
+    const char *text)
+{
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "policy_limit \"%V\" %s, in %s:%ui",
+                  &limit->name, text, limit->file, limit->line);
+
+    return NGX_ERROR;
 }

@@ -102,6 +102,27 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_redis_ssl_verify"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_FLAG,
+      ngx_mail_policy_redis_ssl_verify,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_redis_ssl_trusted_certificate"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_redis_ssl_trusted_certificate,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_redis_ssl_name"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_redis_ssl_name,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_auth"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
       ngx_mail_policy_auth,
@@ -449,7 +470,7 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
 
     if (ngx_mail_policy_auth_conf_init(cf, conf->auth) != NGX_OK
         || ngx_mail_policy_merge_relay(cf, conf) != NGX_OK
-        || ngx_mail_policy_limit_init(cf, conf->limits, mcf->store) != NGX_OK
+        || ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
         || ngx_mail_policy_stock_merge(cf, conf) != NGX_OK)
     {
         return NGX_ERROR;

@@ -61,6 +61,10 @@ ngx_int_t ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
     ngx_str_t *out);
 
+/* $client_net; NGX_OK, or NGX_ERROR: no memory */
+ngx_int_t ngx_mail_policy_client_net(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out);
+
 /* the directive "map $source $name { ... }" */
 char *ngx_mail_policy_map(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 

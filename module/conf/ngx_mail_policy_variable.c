@@ -9,7 +9,7 @@
  * nothing to it, and give back a slice of it or of the pool.
  *
  * A phase says from when on a variable has its lasting value: $helo and
- * $protocol change with EHLO, STARTTLS and AUTH, so they count as AT_AUTH.
+ * $protocol change with EHLO, STARTTLS and AUTH, so they count as AT_MAIL.
  */
 
 
@@ -21,6 +21,8 @@ static ngx_int_t ngx_mail_policy_variable_string(ngx_pool_t *pool,
 static ngx_int_t ngx_mail_policy_variable_number(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_message_size(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
+static ngx_int_t ngx_mail_policy_variable_limit(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_remote_addr(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
@@ -79,10 +81,10 @@ static ngx_mail_policy_variable_t  ngx_mail_policy_variables[] = {
       0, NGX_MAIL_POLICY_AT_CONNECT },
 
     { ngx_string("helo"), ngx_mail_policy_variable_string,
-      ngx_mail_policy_field(helo), NGX_MAIL_POLICY_AT_AUTH },
+      ngx_mail_policy_field(helo), NGX_MAIL_POLICY_AT_MAIL },
 
     { ngx_string("protocol"), ngx_mail_policy_variable_string,
-      ngx_mail_policy_field(protocol), NGX_MAIL_POLICY_AT_AUTH },
+      ngx_mail_policy_field(protocol), NGX_MAIL_POLICY_AT_MAIL },
 
     { ngx_string("sasl_method"), ngx_mail_policy_variable_string,
       ngx_mail_policy_field(sasl_method), NGX_MAIL_POLICY_AT_AUTH },
@@ -116,6 +118,18 @@ static ngx_mail_policy_variable_t  ngx_mail_policy_variables[] = {
 
     { ngx_string("rejected_recipients"), ngx_mail_policy_variable_number,
       ngx_mail_policy_field(rejected_recipients), NGX_MAIL_POLICY_AT_RCPT },
+
+    { ngx_string("limit"), ngx_mail_policy_variable_string,
+      ngx_mail_policy_field(limit), NGX_MAIL_POLICY_AT_RCPT },
+
+    { ngx_string("verdict"), ngx_mail_policy_variable_string,
+      ngx_mail_policy_field(verdict), NGX_MAIL_POLICY_AT_RCPT },
+
+    { ngx_string("limit_remaining"), ngx_mail_policy_variable_limit,
+      ngx_mail_policy_field(limit_remaining), NGX_MAIL_POLICY_AT_RCPT },
+
+    { ngx_string("retry_after"), ngx_mail_policy_variable_limit,
+      ngx_mail_policy_field(retry_after), NGX_MAIL_POLICY_AT_RCPT },
 
     { ngx_string("pid"), ngx_mail_policy_variable_pid,
       0, NGX_MAIL_POLICY_AT_CONNECT },
@@ -203,6 +217,25 @@ ngx_mail_policy_variable_message_size(ngx_pool_t *pool,
 }
 
 
+/* empty until a limit has been asked, or where it has no number */
+
+static ngx_int_t
+ngx_mail_policy_variable_limit(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out)
+{
+    uint64_t  n;
+
+    n = *(uint64_t *) ((u_char *) envelope + data);
+
+    if (envelope->limit.len == 0 || n >= MPOL_NEVER) {
+        ngx_str_null(out);
+        return NGX_OK;
+    }
+
+    return ngx_mail_policy_variable_print(pool, NGX_INT64_LEN, out, "%uL", n);
+}
+
+
 static ngx_int_t
 ngx_mail_policy_variable_remote_addr(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out)
@@ -230,6 +263,14 @@ ngx_mail_policy_variable_remote_port(ngx_pool_t *pool,
 static ngx_int_t
 ngx_mail_policy_variable_client_net(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out)
+{
+    return ngx_mail_policy_client_net(pool, envelope, out);
+}
+
+
+ngx_int_t
+ngx_mail_policy_client_net(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
 {
     u_char               *p;
     size_t                len;

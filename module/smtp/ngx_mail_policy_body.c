@@ -20,7 +20,7 @@
  * stands.
  *
  * Events: the relay's replies, its room for more (resumes the session), its
- * loss.
+ * loss; the limits' verdict on octets that were not declared.
  */
 
 #include <ngx_config.h>
@@ -41,6 +41,10 @@
 
 static void ngx_mail_policy_body_chunk(ngx_mail_policy_transaction_t *t,
     size_t len, ngx_uint_t last);
+static ngx_int_t ngx_mail_policy_body_charge(
+    ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_body_charged(void *data,
+    ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_outcome_e outcome, ngx_uint_t status, ngx_str_t *text);
 
@@ -237,6 +241,10 @@ ngx_mail_policy_body_send(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
+    if (t->end && !t->failed && ngx_mail_policy_body_charge(t) != NGX_OK) {
+        return NGX_AGAIN;
+    }
+
     if (t->end && !t->listened && !t->failed) {
         if (ngx_mail_policy_relay_listen(s->relay) != NGX_OK) {
             return NGX_AGAIN;
@@ -266,6 +274,91 @@ ngx_mail_policy_body_send(ngx_mail_policy_transaction_t *t)
     }
 
     return t->ready ? NGX_AGAIN : NGX_OK;
+}
+
+
+/*
+ * The octets of a message that MAIL did not declare are asked for before the
+ * relay has the end of it.  NGX_OK: paid, or failed; NGX_AGAIN
+ */
+
+static ngx_int_t
+ngx_mail_policy_body_charge(ngx_mail_policy_transaction_t *t)
+{
+    ngx_uint_t                 n;
+    ngx_queue_t               *q;
+    ngx_mail_policy_rcpt_t    *rcpt;
+    ngx_mail_policy_check_t  **paid;
+
+    if (t->session->conf->limits == NULL) {
+        return NGX_OK;
+    }
+
+    if (t->rest_asked) {
+        return t->rest_paid ? NGX_OK : NGX_AGAIN;
+    }
+
+    t->rest_asked = 1;
+
+    paid = ngx_palloc(t->pool, (1 + t->nrcpts) * sizeof(void *));
+    if (paid == NULL) {
+        ngx_mail_policy_body_fail(t, 452, &ngx_mail_policy_no_memory);
+        return NGX_OK;
+    }
+
+    paid[0] = &t->check;
+    n = 1;
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state == NGX_MAIL_POLICY_RCPT_ACCEPTED && rcpt->check.ask) {
+            paid[n++] = &rcpt->check;
+        }
+    }
+
+    ngx_mail_policy_session_check(t->session, &t->rest, t->pool,
+                                  ngx_mail_policy_body_charged, t);
+    t->rest.delayed = &t->delayed;
+
+    switch (ngx_mail_policy_check_rest(&t->rest, paid, n,
+                                       t->session->envelope.message_size))
+    {
+
+    case NGX_OK:
+        t->rest_paid = 1;
+        return NGX_OK;
+
+    case NGX_AGAIN:
+        return NGX_AGAIN;
+
+    default:
+        ngx_mail_policy_body_fail(t, 452, &ngx_mail_policy_no_memory);
+        return NGX_OK;
+    }
+}
+
+
+static void
+ngx_mail_policy_body_charged(void *data, ngx_mail_policy_verdict_t *verdict)
+{
+    ngx_mail_policy_transaction_t *t = data;
+
+    t->rest_paid = 1;
+
+    if (verdict->limit.len) {
+        t->verdict = verdict;
+    }
+
+    if (verdict->rc != NGX_OK && !t->failed) {
+        ngx_mail_policy_body_fail(t, verdict->code, &verdict->text);
+        return;
+    }
+
+    ngx_mail_policy_session_resume(t->session);
 }
 
 

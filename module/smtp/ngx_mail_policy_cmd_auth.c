@@ -11,8 +11,9 @@
  *   AUTH LOGIN [ir] -> [334 user ->] 334 password -> verify -> ...
  *
  * "*" instead of a response cancels.  A response is decoded in the input
- * buffer, handed to the provider, which copies it, and wiped there.  One
- * event arrives: the provider's answer.
+ * buffer, handed to the provider, which copies it, and wiped there.  Limits
+ * of failed logins are asked before it begins.  Events: their verdict, and
+ * the provider's answer.
  */
 
 
@@ -21,6 +22,8 @@
 #include <ngx_event.h>
 #include <ngx_mail.h>
 
+#include <ngx_sha1.h>
+
 #include "mpol_sasl.h"
 #include "ngx_mail_policy_session.h"
 
@@ -28,6 +31,9 @@
 #define NGX_MAIL_POLICY_AUTH_PLAIN     0
 #define NGX_MAIL_POLICY_AUTH_USERNAME  1
 #define NGX_MAIL_POLICY_AUTH_PASSWORD  2
+
+#define NGX_MAIL_POLICY_AUTH_LATER                                           \
+    "454 4.7.0 Temporary authentication failure"
 
 /* one text, whatever it was that was wrong */
 #define NGX_MAIL_POLICY_AUTH_INVALID                                         \
@@ -42,6 +48,12 @@ static ngx_int_t ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s,
     u_char *data, size_t len);
 static ngx_int_t ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
+static ngx_int_t ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s,
+    ngx_str_t *password);
+static ngx_int_t ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
+    ngx_str_t *other, ngx_str_t *tag);
+static void ngx_mail_policy_auth_checked(void *data,
+    ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc);
 static void ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
@@ -281,17 +293,128 @@ ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s, u_char *data,
 static ngx_int_t
 ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s, ngx_str_t *password)
 {
-    s->auth = ngx_mail_policy_auth_start(s->conf->auth, &s->auth_login,
-                                         password, s->core->error_log,
-                                         ngx_mail_policy_auth_handler, s);
+    s->auth = ngx_mail_policy_auth_create(s->conf->auth, &s->auth_login,
+                                          password, s->core->error_log,
+                                          ngx_mail_policy_auth_handler, s);
     if (s->auth == NULL) {
-        return ngx_mail_policy_auth_refused(s,
-                              "454 4.7.0 Temporary authentication failure");
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
+    }
+
+    s->auth_checked = 0;
+
+    switch (ngx_mail_policy_auth_check(s, password)) {
+
+    case NGX_OK:
+        s->auth_checked = 1;
+        ngx_mail_policy_auth_begin(s->auth);
+        break;
+
+    case NGX_AGAIN:
+        break;
+
+    default:
+        ngx_mail_policy_auth_cancel(s->auth);
+        s->auth = NULL;
+
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
     }
 
     s->reading = NGX_MAIL_POLICY_READ_NOTHING;
 
     return NGX_AGAIN;
+}
+
+
+/*
+ * May this client fail once more?  Asked before the password is looked at.
+ * Here $sasl_username is the login that is tried.
+ */
+
+static ngx_int_t
+ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *password)
+{
+    ngx_str_t  net;
+
+    if (s->conf->limits == NULL) {
+        return NGX_OK;
+    }
+
+    ngx_mail_policy_session_check(s, &s->check, s->connection->pool,
+                                  ngx_mail_policy_auth_checked, s);
+
+    if (ngx_mail_policy_client_net(s->connection->pool, &s->envelope, &net)
+        != NGX_OK
+        || ngx_mail_policy_auth_tag(s, password, &s->check.member) != NGX_OK
+        || ngx_mail_policy_auth_tag(s, &net, &s->check.client) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    s->check.login = s->auth_login;
+
+    return ngx_mail_policy_check_start(&s->check, NGX_MAIL_POLICY_CHECK_AUTH);
+}
+
+
+/*
+ * Four hex digits of login and something else.  They tell pairs from one
+ * another, and are far too few to try passwords against; and a client that
+ * knew how they are made could choose passwords that look like one it has
+ * failed with already.
+ */
+
+static ngx_int_t
+ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s, ngx_str_t *other,
+    ngx_str_t *tag)
+{
+    u_char      sha1[20], *secret;
+    ngx_sha1_t  ctx;
+
+    tag->data = ngx_pnalloc(s->connection->pool, 4);
+    if (tag->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    secret = ngx_mail_policy_store_secret(s->main_conf->store);
+
+    ngx_sha1_init(&ctx);
+    ngx_sha1_update(&ctx, secret, 20);
+    ngx_sha1_update(&ctx, s->auth_login.data, s->auth_login.len);
+    ngx_sha1_update(&ctx, "", 1);
+    ngx_sha1_update(&ctx, other->data, other->len);
+    ngx_sha1_final(sha1, &ctx);
+
+    ngx_hex_dump(tag->data, sha1, 2);
+    tag->len = 4;
+
+    ngx_explicit_memzero(&ctx, sizeof(ngx_sha1_t));
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_auth_checked(void *data, ngx_mail_policy_verdict_t *verdict)
+{
+    ngx_mail_policy_session_t  *s = data;
+
+    if (verdict->rc == NGX_OK) {
+        s->auth_checked = 1;
+        ngx_mail_policy_auth_begin(s->auth);
+
+        /* what the client owes now has a timer */
+        ngx_mail_policy_session_resume(s);
+        return;
+    }
+
+    ngx_mail_policy_auth_cancel(s->auth);
+    s->auth = NULL;
+
+    ngx_mail_policy_session_waited(s);
+
+    (void) ngx_mail_policy_auth_refused(s, (char *) verdict->text.data);
+
+    ngx_mail_policy_session_resume(s);
 }
 
 
@@ -310,10 +433,13 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
     switch (rc) {
 
     case NGX_OK:
+        ngx_mail_policy_check_succeeded(&s->check);
         ngx_mail_policy_auth_succeeded(s);
-        break;
+        return;
 
     case NGX_DECLINED:
+        ngx_mail_policy_check_keep(&s->check);
+
         ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
                       "client failed to authenticate as \"%V\"",
                       &s->auth_login);
@@ -322,7 +448,8 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
         break;
 
     default:
-        ngx_mail_policy_reply(s, "454 4.7.0 Temporary authentication failure");
+        ngx_mail_policy_check_give_back(&s->check);
+        ngx_mail_policy_reply(s, NGX_MAIL_POLICY_AUTH_LATER);
     }
 
     ngx_mail_policy_session_resume(s);
@@ -350,7 +477,32 @@ ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s)
 
     s->mail->login = e->sasl_username;
 
+    switch (ngx_mail_policy_session_login(s)) {
+
+    case NGX_OK:
+        ngx_mail_policy_auth_admitted(s);
+        return;
+
+    case NGX_AGAIN:
+        s->reading = NGX_MAIL_POLICY_READ_NOTHING;
+        return;
+
+    default:
+        ngx_mail_policy_session_close(s, "421 4.3.1 Out of memory, try again "
+                                         "later");
+    }
+}
+
+
+/* no limit has anything against the session of this login */
+
+void
+ngx_mail_policy_auth_admitted(ngx_mail_policy_session_t *s)
+{
+    s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+
     ngx_mail_policy_reply(s, "235 2.7.0 Authentication successful");
+    ngx_mail_policy_session_resume(s);
 }
 
 

@@ -18,7 +18,6 @@
 #include "ngx_mail_policy_session.h"
 
 
-static ngx_int_t ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_ehlo_offers(ngx_mail_policy_session_t *s,
     uint64_t *size);
 static void ngx_mail_policy_ehlo_limits(ngx_mail_policy_session_t *s);
@@ -127,7 +126,14 @@ ngx_mail_policy_cmd_helo(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
         ngx_str_set(&e->protocol, "ESMTP");
     }
 
-    return ngx_mail_policy_cmd_ehlo_reply(s);
+    if (ngx_mail_policy_session_left(s) == NGX_AGAIN) {
+        s->reading = NGX_MAIL_POLICY_READ_NOTHING;
+        return NGX_AGAIN;
+    }
+
+    ngx_mail_policy_ehlo_reply(s);
+
+    return NGX_OK;
 }
 
 
@@ -185,8 +191,8 @@ ngx_mail_policy_ehlo_offers(ngx_mail_policy_session_t *s, uint64_t *size)
 }
 
 
-static ngx_int_t
-ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s)
+void
+ngx_mail_policy_ehlo_reply(ngx_mail_policy_session_t *s)
 {
     uint64_t                     size;
     ngx_uint_t                   methods;
@@ -254,32 +260,43 @@ ngx_mail_policy_cmd_ehlo_reply(ngx_mail_policy_session_t *s)
     }
 
     ngx_mail_policy_reply(s, "250 HELP");
-
-    return NGX_OK;
 }
 
 
-/* RFC 9422, section 5: a limit has six digits at the most */
+/*
+ * RFC 9422, section 5: a limit has six digits at the most.  What is left of
+ * the limits in force is offered, but one at least: none at all is said by
+ * the reply to MAIL.
+ */
 
 static void
 ngx_mail_policy_ehlo_limits(ngx_mail_policy_session_t *s)
 {
     u_char      *p, *last;
-    ngx_uint_t   mails, rcpts;
+    uint64_t     mails, rcpts, left_mails, left_rcpts;
     u_char       buf[sizeof(" MAILMAX=999999 RCPTMAX=999999")];
 
     mails = s->conf->max_messages;
     rcpts = s->conf->max_recipients;
 
+    ngx_mail_policy_check_left(&s->check, &left_mails, &left_rcpts);
+
+    rcpts = ngx_max(ngx_min(rcpts, left_rcpts), 1);
+
+    if (left_mails < MPOL_NEVER) {
+        left_mails = ngx_max(left_mails, 1) + s->transactions;
+        mails = mails ? ngx_min(mails, left_mails) : left_mails;
+    }
+
     p = buf;
     last = buf + sizeof(buf);
 
     if (mails && mails < 1000000) {
-        p = ngx_slprintf(p, last, " MAILMAX=%ui", mails);
+        p = ngx_slprintf(p, last, " MAILMAX=%uL", mails);
     }
 
     if (rcpts < 1000000) {
-        p = ngx_slprintf(p, last, " RCPTMAX=%ui", rcpts);
+        p = ngx_slprintf(p, last, " RCPTMAX=%uL", rcpts);
     }
 
     if (p != buf) {

@@ -27,9 +27,18 @@
 
 static ngx_int_t ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt);
+static ngx_uint_t ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state);
+static ngx_int_t ngx_mail_policy_rcpt_divert(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t *upstream);
 static void ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt);
 static void ngx_mail_policy_rcpt_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
+
+
+static ngx_str_t  ngx_mail_policy_separate =
+    ngx_string("452 4.5.3 Another route, send this recipient in a separate "
+               "transaction");
 
 
 void
@@ -37,10 +46,6 @@ ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt)
 {
     ngx_mail_policy_envelope_t  *e;
-
-    static ngx_str_t  separate = ngx_string("452 4.5.3 Another route, send "
-                                            "this recipient in a separate "
-                                            "transaction");
 
     e = &t->session->envelope;
     e->recipient = rcpt->to.address;
@@ -61,7 +66,7 @@ ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
         return;
 
     case NGX_DECLINED:
-        ngx_mail_policy_rcpt_refuse(rcpt, 452, &separate);
+        ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_separate);
         return;
 
     default:
@@ -79,8 +84,6 @@ static ngx_int_t
 ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt)
 {
-    ngx_queue_t                 *q;
-    ngx_mail_policy_rcpt_t      *other;
     ngx_mail_policy_upstream_t  *upstream;
 
     upstream = ngx_mail_policy_transaction_route(t);
@@ -93,15 +96,8 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
         return NGX_OK;
     }
 
-    for (q = ngx_queue_head(&t->rcpts);
-         q != ngx_queue_sentinel(&t->rcpts);
-         q = ngx_queue_next(q))
-    {
-        other = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-        if (other != rcpt && other->state != NGX_MAIL_POLICY_RCPT_REFUSED) {
-            return NGX_DECLINED;
-        }
+    if (!ngx_mail_policy_rcpt_alone(t, rcpt, NGX_MAIL_POLICY_RCPT_NEW)) {
+        return NGX_DECLINED;
     }
 
     if (t->session->relay) {
@@ -113,6 +109,51 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
     t->tried = 0;
     t->mail_asked = 0;
     t->mail_relayed = 0;
+
+    return NGX_OK;
+}
+
+
+/* 1 if all others have a state below, or are refused */
+
+static ngx_uint_t
+ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state)
+{
+    ngx_queue_t             *q;
+    ngx_mail_policy_rcpt_t  *other;
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        other = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (other != rcpt && other->state >= state
+            && other->state != NGX_MAIL_POLICY_RCPT_REFUSED)
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* a limit sends it elsewhere; NGX_DECLINED: others are on their way already */
+
+static ngx_int_t
+ngx_mail_policy_rcpt_divert(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t *upstream)
+{
+    if (t->upstream != upstream
+        && !ngx_mail_policy_rcpt_alone(t, rcpt,
+                                       NGX_MAIL_POLICY_RCPT_RELAYING))
+    {
+        return NGX_DECLINED;
+    }
+
+    ngx_mail_policy_transaction_divert(t, upstream);
 
     return NGX_OK;
 }
@@ -175,14 +216,20 @@ ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt)
     t = rcpt->transaction;
     s = t->session;
 
-    s->envelope.recipient = rcpt->to.address;
-    s->envelope.recipient_domain = rcpt->domain;
+    if (rcpt->check.handler == NULL) {
+        ngx_mail_policy_session_check(s, &rcpt->check, t->pool,
+                                      ngx_mail_policy_rcpt_checked, rcpt);
 
-    switch (ngx_mail_policy_check_start(&rcpt->check, s->main_conf->store,
-                                        s->conf->limits, &s->envelope,
-                                        NGX_MAIL_POLICY_AT_RCPT, &t->charged,
-                                        t->pool, ngx_mail_policy_rcpt_checked,
-                                        rcpt))
+        rcpt->check.recipient = rcpt->to.address;
+        rcpt->check.recipient_domain = rcpt->domain;
+        rcpt->check.delayed = &t->delayed;
+        rcpt->check.charged = &t->charged;
+        rcpt->check.prepaid = t->prepaid;
+        t->prepaid = 0;
+    }
+
+    switch (ngx_mail_policy_check_start(&rcpt->check,
+                                        NGX_MAIL_POLICY_CHECK_RCPT))
     {
 
     case NGX_OK:
@@ -210,13 +257,25 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
     t = rcpt->transaction;
 
-    if (verdict->rc == NGX_OK) {
-        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
-        ngx_mail_policy_rcpts_kick(t);
-        return;
+    if (verdict->limit.len) {
+        t->verdict = verdict;
     }
 
-    t->verdict = verdict;
+    if (verdict->rc == NGX_OK) {
+
+        if (verdict->upstream
+            && ngx_mail_policy_rcpt_divert(t, rcpt, verdict->upstream)
+               != NGX_OK)
+        {
+            ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_separate);
+            ngx_mail_policy_rcpts_kick(t);
+            return;
+        }
+
+        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        ngx_mail_policy_transaction_ready(t);
+        return;
+    }
 
     ngx_mail_policy_rcpt_refuse(rcpt, verdict->code, &verdict->text);
 
@@ -254,6 +313,13 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;
 
     ngx_mail_policy_check_give_back(&rcpt->check);
+
+    /* what MAIL paid for is there for the next one */
+
+    if (rcpt->check.prepaid) {
+        rcpt->check.prepaid = 0;
+        t->prepaid = 1;
+    }
 
     t->session->envelope.rejected_recipients++;
     t->record.status = status;

@@ -471,11 +471,11 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
     }
 
     /*
-     * A worker that shuts down waits for timers only; relay and store have
-     * theirs, the thread that hashes a password has none.
+     * A worker that shuts down waits for timers only; relay, store and limits
+     * have theirs, the thread that hashes a password has none.
      */
 
-    if (!owed && s->auth == NULL) {
+    if (!owed && (s->auth == NULL || !s->auth_checked)) {
         if (c->read->timer_set) {
             ngx_del_timer(c->read);
         }
@@ -636,6 +636,8 @@ ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
 static void
 ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
 {
+    ngx_mail_policy_session_dismiss(s);
+
     if (s->auth) {
         ngx_mail_policy_auth_cancel(s->auth);
         s->auth = NULL;

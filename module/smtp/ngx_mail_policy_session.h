@@ -97,13 +97,16 @@ struct ngx_mail_policy_transaction_s {
 
     ngx_mail_policy_due_t           due;    /* the reply to MAIL */
     ngx_mail_policy_check_t         check;
+    ngx_mail_policy_check_t         rest;   /* octets that MAIL did not say */
     ngx_mail_policy_relay_mail_t    mail;
     ngx_queue_t                     rcpts;
     ngx_uint_t                      nrcpts; /* seen, whatever became of them */
     ngx_array_t                     charged;
 
     ngx_mail_policy_upstream_t     *upstream;
+    ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
     uint64_t                        tried;  /* peers of it */
+    ngx_msec_t                      delayed;    /* by limits */
 
     mpol_header_t                   header;
     mpol_body_t                     body;      /* what DATA brings */
@@ -121,6 +124,10 @@ struct ngx_mail_policy_transaction_s {
 
     unsigned                        lazy:1;   /* relay chosen at first RCPT */
     unsigned                        mail_checked:1;   /* by the limits */
+    unsigned                        prepaid:1;  /* a recipient, with MAIL, and
+                                                   none has taken it */
+    unsigned                        rest_asked:1;
+    unsigned                        rest_paid:1;
     unsigned                        mail_asked:1;     /* of the relay */
     unsigned                        mail_relayed:1;   /* it said 2xx */
     unsigned                        mail_answered:1;  /* to the client */
@@ -172,6 +179,11 @@ struct ngx_mail_policy_session_s {
     uint64_t                        chunk_size;
     ngx_str_t                      *chunk_refused;
 
+    ngx_mail_policy_check_t         admission;  /* the client's, and ... */
+    ngx_mail_policy_check_t         login_check;    /* ... the login's */
+    ngx_mail_policy_check_t         check;  /* of AUTH, or EHLO */
+    ngx_str_t                       lease;
+
     ngx_mail_policy_transaction_t  *transaction;
     ngx_mail_policy_relay_t        *relay;
     ngx_mail_policy_upstream_t     *relay_upstream;
@@ -196,6 +208,7 @@ struct ngx_mail_policy_session_s {
     unsigned                        esmtp:1;
     unsigned                        chunk_last:1;
     unsigned                        starttls:1;    /* after the 220 is out */
+    unsigned                        auth_checked:1;    /* by the limits */
     unsigned                        shutdown:1;    /* the worker is told */
     unsigned                        closing:1;     /* after the output */
     unsigned                        paused:1;      /* until output is out */
@@ -270,6 +283,25 @@ void ngx_mail_policy_session_no_mail(ngx_mail_policy_session_t *s);
 
 /* what may follow a refusal in a pipeline is no error of the client's */
 void ngx_mail_policy_session_trailing(ngx_mail_policy_session_t *s);
+
+/*
+ * Limits of the session itself.  admit: at the take-over; login: when the
+ * login is known, NGX_OK or NGX_AGAIN (admitted() is called then), NGX_ERROR;
+ * left: what EHLO may offer, NGX_OK (nothing limits it) or NGX_AGAIN (greet()
+ * is called then).  dismiss: all of them end.
+ */
+void ngx_mail_policy_session_admit(ngx_mail_policy_session_t *s);
+ngx_int_t ngx_mail_policy_session_login(ngx_mail_policy_session_t *s);
+ngx_int_t ngx_mail_policy_session_left(ngx_mail_policy_session_t *s);
+void ngx_mail_policy_session_dismiss(ngx_mail_policy_session_t *s);
+
+void ngx_mail_policy_auth_admitted(ngx_mail_policy_session_t *s);
+void ngx_mail_policy_ehlo_reply(ngx_mail_policy_session_t *s);
+
+/* makes a check one of the session's; pool: outlives it */
+void ngx_mail_policy_session_check(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_check_t *check, ngx_pool_t *pool,
+    ngx_mail_policy_check_pt handler, void *data);
 
 /* 0 where "starttls only" asks for TLS first */
 ngx_uint_t ngx_mail_policy_session_clear(ngx_mail_policy_session_t *s);
@@ -381,6 +413,11 @@ void ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
 
 /* a connection to t->upstream, and MAIL on its way there */
 ngx_int_t ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t);
+
+/* all of the transaction goes to another group; who is told of it is asked
+   again */
+void ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_upstream_t *upstream);
 
 /* moves each recipient on as far as it can go */
 void ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t);

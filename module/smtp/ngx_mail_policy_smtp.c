@@ -99,6 +99,9 @@ ngx_mail_policy_smtp_init_session(ngx_mail_session_t *ms, ngx_connection_t *c)
 
     c->idle = 1;
     c->log->action = "waiting for a command";
+
+    ngx_mail_policy_session_admit(ngx_mail_get_module_ctx(ms,
+                                                    ngx_mail_policy_module));
 }
 
 
@@ -188,6 +191,8 @@ ngx_mail_policy_smtp_parse(ngx_mail_session_t *ms)
 
     c->read->handler = ngx_mail_policy_session_read_handler;
     c->write->handler = ngx_mail_policy_session_write_handler;
+
+    ngx_mail_policy_session_admit(s);
 
     ngx_post_event(c->read, &ngx_posted_events);
 

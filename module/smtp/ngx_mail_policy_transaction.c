@@ -34,6 +34,7 @@
 #define NGX_MAIL_POLICY_REPLY_TEXT     400
 
 
+static void ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_transaction_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_transaction_charges(
@@ -122,19 +123,37 @@ ngx_mail_policy_transaction_mail(ngx_mail_policy_transaction_t *t)
         }
     }
 
-    rc = ngx_mail_policy_check_start(&t->check, s->main_conf->store,
-                                     s->conf->limits, &s->envelope,
-                                     NGX_MAIL_POLICY_AT_MAIL, &t->charged,
-                                     t->pool,
-                                     ngx_mail_policy_transaction_checked, t);
+    ngx_mail_policy_session_check(s, &t->check, t->pool,
+                                  ngx_mail_policy_transaction_checked, t);
+
+    t->check.delayed = &t->delayed;
+
+    rc = ngx_mail_policy_check_start(&t->check, NGX_MAIL_POLICY_CHECK_MAIL);
+
     if (rc == NGX_ERROR) {
         ngx_mail_policy_transaction_refuse(t, 452, &ngx_mail_policy_no_memory);
         return;
     }
 
     t->mail_checked = (rc == NGX_OK);
+    t->prepaid = 1;
 
-    if (!t->lazy && ngx_mail_policy_transaction_relay(t) != NGX_OK) {
+    /* a relay that may not be the one is not asked, as it might refuse */
+
+    if (!t->mail_checked && s->conf->diverts) {
+        return;
+    }
+
+    ngx_mail_policy_transaction_ask(t);
+}
+
+
+static void
+ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t)
+{
+    if (!t->lazy && !t->mail_asked
+        && ngx_mail_policy_transaction_relay(t) != NGX_OK)
+    {
         ngx_mail_policy_transaction_refuse(t, 451, &ngx_mail_policy_no_relay);
         return;
     }
@@ -151,6 +170,10 @@ ngx_mail_policy_transaction_route(ngx_mail_policy_transaction_t *t)
     ngx_mail_policy_upstream_t  *upstream;
 
     s = t->session;
+
+    if (t->diverted) {
+        return t->diverted;
+    }
 
     if (s->conf->upstream) {
         return s->conf->upstream;
@@ -181,15 +204,51 @@ ngx_mail_policy_transaction_checked(void *data,
 {
     ngx_mail_policy_transaction_t  *t = data;
 
+    if (verdict->limit.len) {
+        t->verdict = verdict;
+    }
+
     if (verdict->rc == NGX_OK) {
         t->mail_checked = 1;
-        ngx_mail_policy_transaction_ready(t);
+
+        if (verdict->upstream) {
+            ngx_mail_policy_transaction_divert(t, verdict->upstream);
+        }
+
+        ngx_mail_policy_transaction_ask(t);
         return;
     }
 
-    t->verdict = verdict;
-
     ngx_mail_policy_transaction_refuse(t, verdict->code, &verdict->text);
+}
+
+
+/*
+ * A relay that was asked already forgets it; MAIL is answered without the new
+ * one, as where the route needs the recipient.
+ */
+
+void
+ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_upstream_t *upstream)
+{
+    t->diverted = upstream;
+
+    if (t->upstream == upstream) {
+        return;
+    }
+
+    if (t->session->relay && t->mail_asked) {
+        ngx_mail_policy_relay_close(t->session->relay);
+        t->session->relay = NULL;
+    }
+
+    t->upstream = upstream;
+    t->tried = 0;
+    t->lazy = 1;
+    t->mail_asked = 0;
+    t->mail_relayed = 0;
+    t->relay_told = 0;
 }
 
 
@@ -369,13 +428,18 @@ static void
 ngx_mail_policy_transaction_charges(ngx_mail_policy_transaction_t *t,
     ngx_uint_t keep)
 {
+    uint64_t                 size;
     ngx_queue_t             *q;
     ngx_mail_policy_rcpt_t  *rcpt;
 
+    size = t->session->envelope.message_size;
+
     if (keep) {
-        ngx_mail_policy_check_keep(&t->check);
+        ngx_mail_policy_check_settle(&t->rest, size, 1);
+        ngx_mail_policy_check_settle(&t->check, size, !t->prepaid);
 
     } else {
+        ngx_mail_policy_check_give_back(&t->rest);
         ngx_mail_policy_check_give_back(&t->check);
     }
 
@@ -386,7 +450,7 @@ ngx_mail_policy_transaction_charges(ngx_mail_policy_transaction_t *t,
         rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
 
         if (keep && rcpt->state == NGX_MAIL_POLICY_RCPT_ACCEPTED) {
-            ngx_mail_policy_check_keep(&rcpt->check);
+            ngx_mail_policy_check_settle(&rcpt->check, size, 1);
 
         } else {
             ngx_mail_policy_check_give_back(&rcpt->check);
@@ -412,6 +476,7 @@ ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t)
 
     if (t->verdict) {
         r->limit = t->verdict->limit;
+        r->action = t->verdict->action;
         r->used = t->verdict->used;
         r->max = t->verdict->max;
         r->retry = t->verdict->retry;

@@ -153,6 +153,7 @@ ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
 
     if (r->limit.len) {
         ngx_mail_policy_json_str(j, "limit", &r->limit);
+        ngx_mail_policy_json_str(j, "limit_action", &r->action);
         ngx_mail_policy_json_num(j, "limit_used", r->used);
         ngx_mail_policy_json_num(j, "limit_max", r->max);
         ngx_mail_policy_json_num(j, "retry_after", r->retry);

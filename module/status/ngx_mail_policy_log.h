@@ -40,7 +40,8 @@ typedef struct {
     ngx_uint_t                  status; /* the reply's code; 0: none given */
     ngx_str_t                   reply;  /* the last one that refused, or the
                                            one to the final dot */
-    ngx_str_t                   limit;  /* the limit that refused last */
+    ngx_str_t                   limit;  /* the limit that was exceeded last */
+    ngx_str_t                   action; /* what came of that */
     uint64_t                    used;
     uint64_t                    max;
     uint64_t                    retry;  /* seconds */

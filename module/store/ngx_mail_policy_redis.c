@@ -5,118 +5,91 @@
 
 
 /*
- * A worker's connections to Redis.
+ * A worker's nodes: the servers that it talks to, which of them a request
+ * goes to, and which are away.
  *
- *     DOWN --backoff--> CONNECTING --connected--> GREETING --PONG--> UP
- *      ^                    |                        |             ^  |
- *      |                    |                        |       PONG in  |
- *      |                    |                        |         time   |
- *      |                    |                        |             |  v
- *      \----- lost, refused, no answer in 5 s -------+------------ SLOW
+ *     one server     a node, from the beginning to the end
+ *     Sentinels      a node, whose address changes
+ *     a cluster      nodes come and go with the map; one that is not in it
+ *                    any more is "gone", and freed when nothing is under way
  *
- * Events: read and write of the socket; one timer, which is the backoff in
- * DOWN and the patience in CONNECTING, GREETING and SLOW.  It is cancelable:
- * neither it nor a connection holds up a graceful shutdown, those who wait
- * for an answer have timers of their own.
- *
- * Only a connection that is UP is given requests.  When one of them gets no
- * answer in time, nobody who waits on that connection will: all are told, and
- * the connection is SLOW.  It stays open for a while, so that the late
- * answers can be read and late charges be given back.  A PING goes behind
- * them; a PONG that came in time makes the connection UP again.
- *
- * Answers are matched first in, first out.  Requests are freed here: when
- * answered, or in ..._down(), where each way out of the states above ends.
+ * No events arrive here but the posted one that frees nodes.  A node is away
+ * while none of its connections is up; the log says that once, and once that
+ * it is back.
  */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
-#include <ngx_event_connect.h>
 
-#include "mpol_text.h"
-#include "ngx_mail_policy_redis.h"
-
-
-#define NGX_MAIL_POLICY_REDIS_PATIENCE     5000
-#define NGX_MAIL_POLICY_REDIS_BACKOFF      100
-#define NGX_MAIL_POLICY_REDIS_BACKOFF_MAX  2000
+#include "mpol_slot.h"
+#include "ngx_mail_policy_redis_node.h"
 
 
-static void ngx_mail_policy_redis_connect(ngx_mail_policy_redis_conn_t *conn);
-static ngx_int_t ngx_mail_policy_redis_connected(
-    ngx_mail_policy_redis_conn_t *conn);
-static void ngx_mail_policy_redis_read_handler(ngx_event_t *rev);
-static void ngx_mail_policy_redis_write_handler(ngx_event_t *wev);
-static void ngx_mail_policy_redis_timer_handler(ngx_event_t *ev);
-static ngx_int_t ngx_mail_policy_redis_answers(
-    ngx_mail_policy_redis_conn_t *conn);
-static ngx_int_t ngx_mail_policy_redis_answer(
-    ngx_mail_policy_redis_conn_t *conn,
-    ngx_mail_policy_redis_reply_t *reply);
-static ngx_uint_t ngx_mail_policy_redis_error(
-    ngx_mail_policy_redis_conn_t *conn,
-    ngx_mail_policy_redis_reply_t *reply);
-static void ngx_mail_policy_redis_why(ngx_mail_policy_redis_conn_t *conn,
-    ngx_str_t *text);
-static void ngx_mail_policy_redis_suspect(ngx_mail_policy_redis_conn_t *conn);
-static void ngx_mail_policy_redis_down(ngx_mail_policy_redis_conn_t *conn,
-    ngx_err_t err, const char *why);
-static void ngx_mail_policy_redis_back(ngx_mail_policy_redis_t *redis);
-static void ngx_mail_policy_redis_away(ngx_mail_policy_redis_t *redis,
-    ngx_err_t err, const char *why);
-static void ngx_mail_policy_redis_orphan(
-    ngx_mail_policy_redis_request_t *request);
+static ngx_int_t ngx_mail_policy_redis_start(ngx_mail_policy_redis_t *redis);
+static void ngx_mail_policy_redis_node_free(
+    ngx_mail_policy_redis_node_t *node);
+static ngx_uint_t ngx_mail_policy_redis_node_idle(
+    ngx_mail_policy_redis_node_t *node);
+static void ngx_mail_policy_redis_not_yet(ngx_mail_policy_redis_node_t *node);
 static u_char *ngx_mail_policy_redis_log_error(ngx_log_t *log, u_char *buf,
     size_t len);
-
-
-/*
- * Errors that a new connection may get over: another Redis may have taken
- * over the address, or the password be in force by now.
- */
-
-static const char  *ngx_mail_policy_redis_reconnect[] = {
-    "NOAUTH", "LOADING", "READONLY", "MASTERDOWN", NULL
-};
 
 
 ngx_int_t
 ngx_mail_policy_redis_init_process(ngx_mail_policy_redis_t *redis,
     ngx_cycle_t *cycle)
 {
-    ngx_uint_t                     i;
-    ngx_mail_policy_redis_conn_t  *conn;
-
-    conn = ngx_pcalloc(cycle->pool,
-                       redis->nconns * sizeof(ngx_mail_policy_redis_conn_t));
-    if (conn == NULL) {
-        return NGX_ERROR;
-    }
-
     redis->log = *cycle->log;
     redis->log.handler = ngx_mail_policy_redis_log_error;
-    redis->log.data = redis;
     redis->log.action = NULL;
 
-    redis->conns = conn;
+    ngx_queue_init(&redis->nodes);
+    ngx_queue_init(&redis->parked);
+
+    redis->retry.handler = ngx_mail_policy_redis_retry_handler;
+    redis->retry.data = redis;
+    redis->retry.log = cycle->log;
+    redis->retry.cancelable = 1;
+
+    redis->sweep.handler = ngx_mail_policy_redis_sweep_handler;
+    redis->sweep.data = redis;
+    redis->sweep.log = cycle->log;
+
+    redis->running = 1;
+    redis->heard = 0;
+    redis->begun = ngx_current_msec;
 
     ngx_mail_policy_redis_scripts_init();
 
-    for (i = 0; i < redis->nconns; i++, conn++) {
-        conn->redis = redis;
-        conn->naddr = i;
-        conn->backoff = NGX_MAIL_POLICY_REDIS_BACKOFF;
+    if (redis->sentinel.len || redis->cluster) {
+        return ngx_mail_policy_redis_scout_init(redis);
+    }
 
-        ngx_queue_init(&conn->requests);
+    return ngx_mail_policy_redis_start(redis);
+}
 
-        conn->timer.handler = ngx_mail_policy_redis_timer_handler;
-        conn->timer.data = conn;
-        conn->timer.log = &redis->log;
-        conn->timer.cancelable = 1;
 
-        ngx_mail_policy_redis_connect(conn);
+/* the one server of the configuration */
+
+static ngx_int_t
+ngx_mail_policy_redis_start(ngx_mail_policy_redis_t *redis)
+{
+    ngx_uint_t                     i;
+    ngx_mail_policy_redis_node_t  *node;
+
+    node = ngx_mail_policy_redis_node_create(redis, redis->nconns);
+    if (node == NULL) {
+        return NGX_ERROR;
+    }
+
+    node->name = redis->name;
+    node->addrs = redis->addrs.elts;
+    node->naddrs = redis->addrs.nelts;
+
+    for (i = 0; i < node->nconns; i++) {
+        ngx_mail_policy_redis_connect(&node->conns[i]);
     }
 
     return NGX_OK;
@@ -126,33 +99,282 @@ ngx_mail_policy_redis_init_process(ngx_mail_policy_redis_t *redis,
 void
 ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis)
 {
-    ngx_uint_t  i;
+    ngx_queue_t                      *q;
+    ngx_mail_policy_redis_request_t  *request;
 
-    if (redis->conns == NULL) {
+    if (!redis->running) {
         return;
     }
 
     redis->closing = 1;
 
-    for (i = 0; i < redis->nconns; i++) {
-        ngx_mail_policy_redis_down(&redis->conns[i], 0, "exiting");
+    while (!ngx_queue_empty(&redis->parked)) {
+        q = ngx_queue_head(&redis->parked);
+        request = ngx_queue_data(q, ngx_mail_policy_redis_request_t, queue);
+        ngx_mail_policy_redis_unpark(redis, request);
+    }
+
+    while (!ngx_queue_empty(&redis->nodes)) {
+        q = ngx_queue_head(&redis->nodes);
+        ngx_mail_policy_redis_node_free(
+                    ngx_queue_data(q, ngx_mail_policy_redis_node_t, queue));
+    }
+
+    if (redis->scout) {
+        ngx_mail_policy_redis_node_free(redis->scout);
+    }
+
+    if (redis->slots) {
+        ngx_free(redis->slots);
+    }
+
+    redis->scout = NULL;
+    redis->slots = NULL;
+    redis->running = 0;
+}
+
+
+/* without an address, and not connected */
+
+ngx_mail_policy_redis_node_t *
+ngx_mail_policy_redis_node_create(ngx_mail_policy_redis_t *redis,
+    ngx_uint_t nconns)
+{
+    ngx_uint_t                     i;
+    ngx_mail_policy_redis_conn_t  *conn;
+    ngx_mail_policy_redis_node_t  *node;
+
+    node = ngx_calloc(sizeof(ngx_mail_policy_redis_node_t)
+                      + nconns * sizeof(ngx_mail_policy_redis_conn_t),
+                      ngx_cycle->log);
+    if (node == NULL) {
+        return NULL;
+    }
+
+    node->redis = redis;
+    node->conns = (ngx_mail_policy_redis_conn_t *) (node + 1);
+    node->nconns = nconns;
+
+    for (i = 0; i < nconns; i++) {
+        conn = &node->conns[i];
+
+        conn->redis = redis;
+        conn->node = node;
+        conn->naddr = i;
+        conn->backoff = NGX_MAIL_POLICY_REDIS_BACKOFF;
+
+        conn->log = redis->log;
+        conn->log.data = conn;
+        conn->quiet = conn->log;
+        conn->quiet.log_level = NGX_LOG_INFO;
+        conn->quiet.writer = ngx_mail_policy_redis_ssl_writer;
+        conn->quiet.wdata = conn;
+        conn->quiet.next = NULL;
+
+        ngx_queue_init(&conn->requests);
+
+        conn->timer.handler = ngx_mail_policy_redis_timer_handler;
+        conn->timer.data = conn;
+        conn->timer.log = &conn->log;
+        conn->timer.cancelable = 1;
+    }
+
+    ngx_queue_insert_tail(&redis->nodes, &node->queue);
+    redis->nnodes++;
+
+    return node;
+}
+
+
+/* an address that was found */
+
+void
+ngx_mail_policy_redis_node_set(ngx_mail_policy_redis_node_t *node,
+    struct sockaddr *sockaddr, socklen_t socklen)
+{
+    u_char                        *p;
+    ngx_mail_policy_redis_t       *redis;
+    ngx_mail_policy_redis_addr_t  *addr;
+
+    redis = node->redis;
+    addr = &node->addr;
+
+    ngx_memcpy(&node->sockaddr, sockaddr, socklen);
+
+    p = ngx_cpymem(node->text, redis->tls ? "rediss://" : "redis://",
+                   redis->tls ? 9 : 8);
+
+    addr->sockaddr = &node->sockaddr.sockaddr;
+    addr->socklen = socklen;
+    addr->name.data = p;
+    addr->name.len = ngx_sock_ntop(addr->sockaddr, socklen, p,
+                                   NGX_SOCKADDR_STRLEN, 1);
+    ngx_str_null(&addr->host);
+
+    node->name.data = node->text;
+    node->name.len = p + addr->name.len - node->text;
+
+    node->addrs = addr;
+    node->naddrs = 1;
+}
+
+
+static void
+ngx_mail_policy_redis_node_free(ngx_mail_policy_redis_node_t *node)
+{
+    ngx_uint_t                i;
+    ngx_mail_policy_redis_t  *redis;
+
+    redis = node->redis;
+
+    for (i = 0; i < node->nconns; i++) {
+        ngx_mail_policy_redis_close(&node->conns[i]);
+        ngx_mail_policy_redis_abandon(&node->conns[i]);
+    }
+
+    if (node != redis->scout) {
+        ngx_queue_remove(&node->queue);
+        redis->nnodes--;
+    }
+
+    ngx_free(node);
+}
+
+
+void
+ngx_mail_policy_redis_sweep(ngx_mail_policy_redis_t *redis)
+{
+    ngx_post_event(&redis->sweep, &ngx_posted_events);
+}
+
+
+/* nodes that are gone, when nothing is under way on them */
+
+void
+ngx_mail_policy_redis_sweep_handler(ngx_event_t *ev)
+{
+    ngx_queue_t                   *q, *next;
+    ngx_mail_policy_redis_t       *redis;
+    ngx_mail_policy_redis_node_t  *node;
+
+    redis = ev->data;
+
+    for (q = ngx_queue_head(&redis->nodes);
+         q != ngx_queue_sentinel(&redis->nodes);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        node = ngx_queue_data(q, ngx_mail_policy_redis_node_t, queue);
+
+        if (node->gone && ngx_mail_policy_redis_node_idle(node)) {
+            ngx_mail_policy_redis_node_free(node);
+        }
     }
 }
 
 
+static ngx_uint_t
+ngx_mail_policy_redis_node_idle(ngx_mail_policy_redis_node_t *node)
+{
+    ngx_uint_t                        i;
+    ngx_queue_t                      *q;
+    ngx_mail_policy_redis_t          *redis;
+    ngx_mail_policy_redis_conn_t     *conn;
+    ngx_mail_policy_redis_request_t  *request;
+
+    redis = node->redis;
+
+    for (i = 0; i < node->nconns; i++) {
+        conn = &node->conns[i];
+
+        if ((conn->state == NGX_MAIL_POLICY_REDIS_UP
+             || conn->state == NGX_MAIL_POLICY_REDIS_SLOW)
+            && !ngx_queue_empty(&conn->requests))
+        {
+            return 0;
+        }
+    }
+
+    for (q = ngx_queue_head(&redis->parked);
+         q != ngx_queue_sentinel(&redis->parked);
+         q = ngx_queue_next(q))
+    {
+        request = ngx_queue_data(q, ngx_mail_policy_redis_request_t, queue);
+
+        if (request->asked == node) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+ngx_uint_t
+ngx_mail_policy_redis_cluster(ngx_mail_policy_redis_t *redis)
+{
+    return redis->cluster;
+}
+
+
+ngx_uint_t
+ngx_mail_policy_redis_slot(ngx_mail_policy_redis_t *redis, ngx_str_t *key)
+{
+    return redis->cluster ? mpol_slot(key->data, key->len) : 0;
+}
+
+
 ngx_mail_policy_redis_conn_t *
-ngx_mail_policy_redis_get(ngx_mail_policy_redis_t *redis)
+ngx_mail_policy_redis_get(ngx_mail_policy_redis_t *redis, ngx_uint_t slot)
+{
+    ngx_queue_t                   *q;
+    ngx_mail_policy_redis_conn_t  *conn;
+    ngx_mail_policy_redis_node_t  *node;
+
+    if (!redis->running) {
+        return NULL;
+    }
+
+    if (redis->cluster) {
+        node = redis->slots[slot % MPOL_SLOTS];
+
+    } else {
+        q = ngx_queue_head(&redis->nodes);
+        node = ngx_queue_data(q, ngx_mail_policy_redis_node_t, queue);
+    }
+
+    if (node == NULL) {
+        ngx_mail_policy_redis_scout(redis);
+
+        if (redis->mapped) {
+            ngx_mail_policy_redis_away(redis->scout, 0,
+                                       "no node has some slots");
+        } else {
+            ngx_mail_policy_redis_not_yet(redis->scout);
+        }
+
+        return NULL;
+    }
+
+    conn = ngx_mail_policy_redis_node_conn(node);
+
+    if (conn == NULL) {
+        ngx_mail_policy_redis_not_yet(node);
+    }
+
+    return conn;
+}
+
+
+ngx_mail_policy_redis_conn_t *
+ngx_mail_policy_redis_node_conn(ngx_mail_policy_redis_node_t *node)
 {
     ngx_uint_t                     i;
     ngx_mail_policy_redis_conn_t  *conn;
 
-    if (redis->conns == NULL) {
-        return NULL;
-    }
-
     /* what is asked in one turn of the event loop stays in its order */
 
-    conn = &redis->conns[redis->next % redis->nconns];
+    conn = &node->conns[node->next % node->nconns];
 
     if (conn->state == NGX_MAIL_POLICY_REDIS_UP
         && conn->peer.connection->write->posted)
@@ -160,472 +382,121 @@ ngx_mail_policy_redis_get(ngx_mail_policy_redis_t *redis)
         return conn;
     }
 
-    for (i = 0; i < redis->nconns; i++) {
-        conn = &redis->conns[++redis->next % redis->nconns];
+    for (i = 0; i < node->nconns; i++) {
+        conn = &node->conns[++node->next % node->nconns];
 
         if (conn->state == NGX_MAIL_POLICY_REDIS_UP) {
             return conn;
         }
     }
 
-    ngx_mail_policy_redis_away(redis, 0, "not connected yet");
-
     return NULL;
 }
 
 
-static void
-ngx_mail_policy_redis_connect(ngx_mail_policy_redis_conn_t *conn)
+ngx_int_t
+ngx_mail_policy_redis_send(ngx_mail_policy_redis_t *redis,
+    ngx_mail_policy_redis_request_t *request)
 {
-    ngx_int_t                 rc;
-    ngx_err_t                 err;
-    ngx_uint_t                level;
-    ngx_addr_t               *addr;
-    ngx_connection_t         *c;
-    ngx_mail_policy_redis_t  *redis;
+    ngx_mail_policy_redis_conn_t  *conn;
 
-    redis = conn->redis;
-    addr = &redis->addrs[conn->naddr++ % redis->naddrs];
+    conn = ngx_mail_policy_redis_get(redis, request->slot);
 
-    ngx_memzero(&conn->peer, sizeof(ngx_peer_connection_t));
-
-    conn->peer.sockaddr = addr->sockaddr;
-    conn->peer.socklen = addr->socklen;
-    conn->peer.name = &addr->name;
-    conn->peer.get = ngx_event_get_peer;
-    conn->peer.log = &redis->log;
-    conn->peer.log_error = NGX_ERROR_INFO;
-    conn->peer.so_keepalive = 1;
-
-    redis->log.action = "connecting to policy store";
-
-    /* a failure is logged once, with what follows from it, in _away() */
-
-    level = redis->log.log_level;
-    redis->log.log_level = ngx_min(level, NGX_LOG_ALERT);
-
-    ngx_set_socket_errno(0);
-    rc = ngx_event_connect_peer(&conn->peer);
-    err = ngx_socket_errno;
-
-    redis->log.log_level = level;
-
-    if (rc != NGX_OK && rc != NGX_AGAIN) {
-        conn->peer.connection = NULL;
-        ngx_mail_policy_redis_down(conn, err, "connect failed");
-        return;
-    }
-
-    c = conn->peer.connection;
-
-    c->data = conn;
-    c->read->handler = ngx_mail_policy_redis_read_handler;
-    c->write->handler = ngx_mail_policy_redis_write_handler;
-
-    conn->state = NGX_MAIL_POLICY_REDIS_CONNECTING;
-    ngx_add_timer(&conn->timer, NGX_MAIL_POLICY_REDIS_PATIENCE);
-
-    conn->reader = ngx_mail_policy_redis_reader_create();
-    if (conn->reader == NULL) {
-        ngx_mail_policy_redis_down(conn, NGX_ENOMEM, "no memory");
-        return;
-    }
-
-    if (rc == NGX_OK) {
-        (void) ngx_mail_policy_redis_connected(conn);
-    }
-}
-
-
-/* NGX_ERROR: the connection is gone */
-
-static ngx_int_t
-ngx_mail_policy_redis_connected(ngx_mail_policy_redis_conn_t *conn)
-{
-    int                err;
-    socklen_t          len;
-    ngx_connection_t  *c;
-
-    c = conn->peer.connection;
-
-    err = 0;
-    len = sizeof(int);
-
-    /*
-     * BSDs and Linux return 0 and set a pending error in err,
-     * Solaris returns -1 and sets errno
-     */
-
-    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1) {
-        err = ngx_socket_errno;
-    }
-
-    if (err) {
-        ngx_mail_policy_redis_down(conn, err, "connect failed");
-        return NGX_ERROR;
-    }
-
-    if (ngx_tcp_nodelay(c) != NGX_OK
-        || ngx_mail_policy_redis_greet(conn) != NGX_OK)
-    {
-        ngx_mail_policy_redis_down(conn, 0, "connect failed");
-        return NGX_ERROR;
+    if (conn == NULL || ngx_mail_policy_redis_push(conn, request) != NGX_OK) {
+        return NGX_DECLINED;
     }
 
     return NGX_OK;
 }
 
 
-static void
-ngx_mail_policy_redis_read_handler(ngx_event_t *rev)
+ngx_uint_t
+ngx_mail_policy_redis_starting(ngx_mail_policy_redis_t *redis)
 {
-    u_char                         buf[4096];
-    ssize_t                        n;
-    ngx_int_t                      rc;
-    ngx_connection_t              *c;
-    ngx_mail_policy_redis_conn_t  *conn;
-
-    c = rev->data;
-    conn = c->data;
-
-    if (c->close) {
-
-        /*
-         * worker_shutdown_timeout: sessions are cut now, and what they give
-         * back has to go out yet, without much delay; exit_process() closes
-         */
-
-        c->close = 0;
-        c->error = 0;
-
-        if (conn->redis->hurry == 0) {
-            conn->redis->hurry = ngx_max(ngx_current_msec, 1);
-        }
-
-        return;
-    }
-
-    if (conn->state == NGX_MAIL_POLICY_REDIS_CONNECTING
-        && ngx_mail_policy_redis_connected(conn) != NGX_OK)
-    {
-        return;
-    }
-
-    for ( ;; ) {
-
-        n = c->recv(c, buf, sizeof(buf));
-
-        if (n == NGX_AGAIN) {
-            break;
-        }
-
-        if (n == 0) {
-            ngx_mail_policy_redis_down(conn, 0, "it closed the connection");
-            return;
-        }
-
-        if (n == NGX_ERROR) {
-            ngx_mail_policy_redis_down(conn, ngx_socket_errno,
-                                       "the connection was lost");
-            return;
-        }
-
-        rc = ngx_mail_policy_redis_reader_feed(conn->reader, buf, n);
-        ngx_explicit_memzero(buf, n);
-
-        if (rc != NGX_OK) {
-            ngx_mail_policy_redis_down(conn, 0, "an answer is too long");
-            return;
-        }
-
-        if (ngx_mail_policy_redis_answers(conn) != NGX_OK) {
-            return;
-        }
-    }
-
-    if (ngx_handle_read_event(rev, 0) != NGX_OK) {
-        ngx_mail_policy_redis_down(conn, 0, "the connection was lost");
-    }
+    return redis->running && !redis->heard
+           && ngx_current_msec - redis->begun < redis->timeout;
 }
 
 
-static void
-ngx_mail_policy_redis_write_handler(ngx_event_t *wev)
+ngx_uint_t
+ngx_mail_policy_redis_there(ngx_mail_policy_redis_t *redis)
 {
-    ngx_connection_t              *c;
-    ngx_mail_policy_redis_conn_t  *conn;
+    ngx_queue_t                   *q;
+    ngx_mail_policy_redis_node_t  *node;
 
-    c = wev->data;
-    conn = c->data;
-
-    if (conn->state == NGX_MAIL_POLICY_REDIS_CONNECTING
-        && ngx_mail_policy_redis_connected(conn) != NGX_OK)
-    {
-        return;
-    }
-
-    if (ngx_mail_policy_redis_flush(conn) == NGX_ERROR
-        || ngx_handle_write_event(wev, 0) != NGX_OK)
-    {
-        ngx_mail_policy_redis_down(conn, ngx_socket_errno,
-                                   "the connection was lost");
-    }
-}
-
-
-static void
-ngx_mail_policy_redis_timer_handler(ngx_event_t *ev)
-{
-    ngx_mail_policy_redis_conn_t  *conn;
-
-    conn = ev->data;
-
-    if (conn->state == NGX_MAIL_POLICY_REDIS_DOWN) {
-        ngx_mail_policy_redis_connect(conn);
-        return;
-    }
-
-    ngx_mail_policy_redis_down(conn, NGX_ETIMEDOUT, "no answer");
-}
-
-
-/* NGX_ERROR: the connection is gone */
-
-static ngx_int_t
-ngx_mail_policy_redis_answers(ngx_mail_policy_redis_conn_t *conn)
-{
-    ngx_int_t                       rc;
-    ngx_mail_policy_redis_reply_t  *reply;
-
-    for ( ;; ) {
-
-        rc = ngx_mail_policy_redis_reader_next(conn->reader, &reply);
-
-        if (rc == NGX_AGAIN) {
-            return NGX_OK;
-        }
-
-        if (rc != NGX_OK) {
-            ngx_mail_policy_redis_down(conn, 0, "an answer is malformed");
-            return NGX_ERROR;
-        }
-
-        rc = ngx_mail_policy_redis_answer(conn, reply);
-
-        ngx_mail_policy_redis_reply_free(reply);
-
-        if (rc != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-}
-
-
-/* NGX_ERROR: the connection is gone */
-
-static ngx_int_t
-ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
-    ngx_mail_policy_redis_reply_t *reply)
-{
-    ngx_int_t                         rc;
-    ngx_uint_t                        reconnect;
-    ngx_queue_t                      *q;
-    ngx_mail_policy_redis_request_t  *request;
-
-    static ngx_str_t  unexpected = ngx_string("an answer is not as expected");
-
-    if (ngx_queue_empty(&conn->requests)) {
-        ngx_mail_policy_redis_down(conn, 0, "an answer to no question");
-        return NGX_ERROR;
-    }
-
-    q = ngx_queue_head(&conn->requests);
-    ngx_queue_remove(q);
-    request = ngx_queue_data(q, ngx_mail_policy_redis_request_t, queue);
-
-    if (reply->type == NGX_MAIL_POLICY_REDIS_ERROR) {
-        reconnect = ngx_mail_policy_redis_error(conn, reply);
-
-    } else {
-        reconnect = 0;
-        ngx_mail_policy_redis_why(conn, &unexpected);
-
-        if (reply->type == NGX_MAIL_POLICY_REDIS_ARRAY
-            && (request->writes || !conn->redis->doubtful))
-        {
-            /* it not only says that it is there, but works */
-            conn->backoff = NGX_MAIL_POLICY_REDIS_BACKOFF;
-            conn->redis->doubtful = 0;
-            ngx_mail_policy_redis_back(conn->redis);
-        }
-    }
-
-    rc = request->handler(request, reply);
-
-    if (rc == NGX_AGAIN
-        && ngx_mail_policy_redis_push(conn, request) == NGX_OK)
-    {
-        return NGX_OK;
-    }
-
-    ngx_mail_policy_redis_orphan(request);
-    ngx_mail_policy_redis_request_free(request);
-
-    if (rc == NGX_ERROR || reconnect) {
-        ngx_mail_policy_redis_down(conn, 0, (char *) conn->why);
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-/* 1: this connection is of no use any more */
-
-static ngx_uint_t
-ngx_mail_policy_redis_error(ngx_mail_policy_redis_conn_t *conn,
-    ngx_mail_policy_redis_reply_t *reply)
-{
-    ngx_uint_t                i;
-    ngx_mail_policy_redis_t  *redis;
-
-    ngx_mail_policy_redis_why(conn, &reply->str);
-
-    if (ngx_mail_policy_redis_is_error(reply, "NOSCRIPT")) {
-        /* an answer as others: the script has to be sent */
+    if (!redis->running) {
         return 0;
     }
 
-    redis = conn->redis;
-
-    if (conn->state != NGX_MAIL_POLICY_REDIS_GREETING
-        && redis->complained != ngx_time())
+    for (q = ngx_queue_head(&redis->nodes);
+         q != ngx_queue_sentinel(&redis->nodes);
+         q = ngx_queue_next(q))
     {
-        redis->complained = ngx_time();
+        node = ngx_queue_data(q, ngx_mail_policy_redis_node_t, queue);
 
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                      "policy store %V answers: %s", &redis->name, conn->why);
-    }
-
-    for (i = 0; ngx_mail_policy_redis_reconnect[i]; i++) {
-        if (ngx_mail_policy_redis_is_error(reply,
-                                           ngx_mail_policy_redis_reconnect[i]))
-        {
-            redis->doubtful = 1;
+        if (node->nup && !node->doubtful) {
             return 1;
         }
     }
 
     return 0;
-}
-
-
-ngx_uint_t
-ngx_mail_policy_redis_is_error(ngx_mail_policy_redis_reply_t *reply,
-    const char *code)
-{
-    size_t  len;
-
-    len = ngx_strlen(code);
-
-    return reply->type == NGX_MAIL_POLICY_REDIS_ERROR
-           && reply->str.len >= len
-           && ngx_memcmp(reply->str.data, code, len) == 0
-           && (reply->str.len == len || reply->str.data[len] == ' ');
-}
-
-
-/*
- * Keeps a text for the log.  Redis repeats the arguments of a command that
- * it does not know: there may be a password among them.
- */
-
-static void
-ngx_mail_policy_redis_why(ngx_mail_policy_redis_conn_t *conn, ngx_str_t *text)
-{
-    size_t      len;
-    u_char     *p;
-    ngx_str_t  *password;
-
-    len = ngx_min(text->len, sizeof(conn->why) - 1);
-
-    mpol_reply_clean(text->data, len, conn->why);
-    conn->why[len] = '\0';
-
-    p = (u_char *) ngx_strstr(conn->why, ", with args");
-
-    if (p) {
-        *p = '\0';
-    }
-
-    password = &conn->redis->password;
-
-    if (password->len
-        && ngx_strnstr(conn->why, (char *) password->data, len))
-    {
-        ngx_cpystrn(conn->why, (u_char *) "(not shown)", sizeof(conn->why));
-    }
-}
-
-
-void
-ngx_mail_policy_redis_up(ngx_mail_policy_redis_conn_t *conn)
-{
-    ngx_mail_policy_redis_t  *redis;
-
-    redis = conn->redis;
-
-    conn->state = NGX_MAIL_POLICY_REDIS_UP;
-    redis->nup++;
-
-    ngx_del_timer(&conn->timer);
-
-    ngx_mail_policy_redis_back(redis);
-}
-
-
-/*
- * One that answers PING, but refused to work, is not back until it works: a
- * replica would be away and back with every connection.
- */
-
-static void
-ngx_mail_policy_redis_back(ngx_mail_policy_redis_t *redis)
-{
-    if (!redis->away || redis->doubtful || redis->nup == 0) {
-        return;
-    }
-
-    redis->away = 0;
-
-    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
-                  "policy store %V is back", &redis->name);
 }
 
 
 ngx_uint_t
 ngx_mail_policy_redis_busy(ngx_mail_policy_redis_t *redis)
 {
-    ngx_uint_t  i;
+    ngx_uint_t                     i;
+    ngx_queue_t                   *q;
+    ngx_mail_policy_redis_node_t  *node;
 
-    for (i = 0; redis->conns && i < redis->nconns; i++) {
-        if (!ngx_queue_empty(&redis->conns[i].requests)) {
-            return 1;
+    if (!redis->running) {
+        return 0;
+    }
+
+    for (q = ngx_queue_head(&redis->nodes);
+         q != ngx_queue_sentinel(&redis->nodes);
+         q = ngx_queue_next(q))
+    {
+        node = ngx_queue_data(q, ngx_mail_policy_redis_node_t, queue);
+
+        for (i = 0; i < node->nconns; i++) {
+            if (!ngx_queue_empty(&node->conns[i].requests)) {
+                return 1;
+            }
         }
     }
 
-    return 0;
+    return !ngx_queue_empty(&redis->parked);
+}
+
+
+void
+ngx_mail_policy_redis_timedout(ngx_mail_policy_redis_request_t *request)
+{
+    ngx_mail_policy_redis_conn_t  *conn;
+
+    conn = request->conn;
+
+    if (conn) {
+        ngx_mail_policy_redis_slow(conn);
+        return;
+    }
+
+    /* it waits to be sent again, and no server is slow */
+
+    ngx_mail_policy_redis_orphan(request);
 }
 
 
 void
 ngx_mail_policy_redis_slow(ngx_mail_policy_redis_conn_t *conn)
 {
-    ngx_uint_t                i;
-    ngx_queue_t              *q;
-    ngx_mail_policy_redis_t  *redis;
+    ngx_uint_t                     i;
+    ngx_queue_t                   *q;
+    ngx_mail_policy_redis_node_t  *node;
 
-    redis = conn->redis;
+    node = conn->node;
 
     for (q = ngx_queue_head(&conn->requests);
          q != ngx_queue_sentinel(&conn->requests);
@@ -640,134 +511,112 @@ ngx_mail_policy_redis_slow(ngx_mail_policy_redis_conn_t *conn)
      * keeps its deadline, but nobody else shall wait to learn the same.
      */
 
-    for (i = 0; i < redis->nconns; i++) {
-        ngx_mail_policy_redis_suspect(&redis->conns[i]);
+    for (i = 0; i < node->nconns; i++) {
+        ngx_mail_policy_redis_suspect(&node->conns[i]);
     }
 }
 
 
-/* it is used again when it has answered a PING */
-
-static void
-ngx_mail_policy_redis_suspect(ngx_mail_policy_redis_conn_t *conn)
-{
-    if (conn->state != NGX_MAIL_POLICY_REDIS_UP) {
-        return;
-    }
-
-    conn->state = NGX_MAIL_POLICY_REDIS_SLOW;
-    conn->redis->nup--;
-
-    if (conn->redis->nup == 0) {
-        ngx_mail_policy_redis_away(conn->redis, 0, "no answer in time");
-    }
-
-    ngx_add_timer(&conn->timer, NGX_MAIL_POLICY_REDIS_PATIENCE);
-
-    if (ngx_mail_policy_redis_ping(conn) != NGX_OK) {
-        ngx_mail_policy_redis_down(conn, 0, "no memory");
-    }
-}
-
-
-static void
-ngx_mail_policy_redis_down(ngx_mail_policy_redis_conn_t *conn, ngx_err_t err,
+void
+ngx_mail_policy_redis_away(ngx_mail_policy_redis_node_t *node, ngx_err_t err,
     const char *why)
 {
-    ngx_msec_t                        delay;
-    ngx_queue_t                      *q;
-    ngx_mail_policy_redis_t          *redis;
-    ngx_mail_policy_redis_request_t  *request;
+    ngx_mail_policy_redis_t  *redis;
 
-    redis = conn->redis;
+    redis = node->redis;
 
-    if (conn->state == NGX_MAIL_POLICY_REDIS_UP) {
-        redis->nup--;
-    }
-
-    conn->state = NGX_MAIL_POLICY_REDIS_DOWN;
-
-    if (conn->timer.timer_set) {
-        ngx_del_timer(&conn->timer);
-    }
-
-    if (conn->peer.connection) {
-        ngx_close_connection(conn->peer.connection);
-        conn->peer.connection = NULL;
-    }
-
-    if (conn->reader) {
-        ngx_mail_policy_redis_reader_free(conn->reader);
-        conn->reader = NULL;
-    }
-
-    ngx_mail_policy_redis_discard(conn);
-
-    if (redis->nup == 0) {
-        ngx_mail_policy_redis_away(redis, err, why);
-    }
-
-    while (!ngx_queue_empty(&conn->requests)) {
-        q = ngx_queue_head(&conn->requests);
-        ngx_queue_remove(q);
-
-        request = ngx_queue_data(q, ngx_mail_policy_redis_request_t, queue);
-
-        ngx_mail_policy_redis_orphan(request);
-        ngx_mail_policy_redis_request_free(request);
-    }
-
-    if (redis->closing) {
+    if (node->gone || redis->closing) {
         return;
     }
 
-    /* edges that lost the same Redis must not all come back at once */
+    if (node->away) {
 
-    delay = conn->backoff + ngx_random() % (conn->backoff / 2);
-    conn->backoff = ngx_min(conn->backoff * 2,
-                            NGX_MAIL_POLICY_REDIS_BACKOFF_MAX);
+        if (node->vague) {
+            node->vague = 0;
 
-    ngx_add_timer(&conn->timer, delay);
-}
+            ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, err,
+                          "policy store %V is still away: %s", &node->name,
+                          why);
+        }
 
-
-static void
-ngx_mail_policy_redis_away(ngx_mail_policy_redis_t *redis, ngx_err_t err,
-    const char *why)
-{
-    if (redis->away || redis->closing) {
         return;
     }
 
-    redis->away = 1;
+    node->away = 1;
+    redis->heard = 1;
 
     ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, err,
-                  "policy store %V is away: %s, %s", &redis->name, why,
+                  "policy store %V is away: %s, %s", &node->name, why,
                   redis->meanwhile);
 }
 
 
-/* tells the owner that there will be no answer */
+/* at the start; why it is not connected may come to light later */
 
 static void
-ngx_mail_policy_redis_orphan(ngx_mail_policy_redis_request_t *request)
+ngx_mail_policy_redis_not_yet(ngx_mail_policy_redis_node_t *node)
 {
-    void  *data;
-
-    data = request->data;
-
-    if (data) {
-        request->data = NULL;
-        request->done(data, NGX_ERROR);
+    if (!node->away) {
+        ngx_mail_policy_redis_away(node, 0, "not connected yet");
+        node->vague = 1;
     }
+}
+
+
+void
+ngx_mail_policy_redis_back(ngx_mail_policy_redis_node_t *node)
+{
+    if (!node->away) {
+        return;
+    }
+
+    node->away = 0;
+    node->vague = 0;
+
+    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                  "policy store %V is back", &node->name);
+}
+
+
+ngx_int_t
+ngx_mail_policy_redis_sockaddr(ngx_sockaddr_t *sockaddr, socklen_t *socklen,
+    u_char *p, size_t len, in_port_t port)
+{
+    in_addr_t  in;
+
+    ngx_memzero(sockaddr, sizeof(ngx_sockaddr_t));
+
+    in = ngx_inet_addr(p, len);
+
+    if (in != INADDR_NONE) {
+        sockaddr->sockaddr_in.sin_family = AF_INET;
+        sockaddr->sockaddr_in.sin_addr.s_addr = in;
+        *socklen = sizeof(struct sockaddr_in);
+
+#if (NGX_HAVE_INET6)
+    } else if (ngx_inet6_addr(p, len,
+                            sockaddr->sockaddr_in6.sin6_addr.s6_addr)
+               == NGX_OK)
+    {
+        sockaddr->sockaddr_in6.sin6_family = AF_INET6;
+        *socklen = sizeof(struct sockaddr_in6);
+#endif
+
+    } else {
+        return NGX_DECLINED;
+    }
+
+    ngx_inet_set_port(&sockaddr->sockaddr, port);
+
+    return NGX_OK;
 }
 
 
 static u_char *
 ngx_mail_policy_redis_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char                   *p;
-    ngx_mail_policy_redis_t  *redis;
+    u_char                        *p;
+    ngx_mail_policy_redis_conn_t  *conn;
 
     p = buf;
 
@@ -776,7 +625,7 @@ ngx_mail_policy_redis_log_error(ngx_log_t *log, u_char *buf, size_t len)
         len -= p - buf;
     }
 
-    redis = log->data;
+    conn = log->data;
 
-    return ngx_snprintf(p, len, " %V", &redis->name);
+    return ngx_snprintf(p, len, " %V", &conn->node->name);
 }

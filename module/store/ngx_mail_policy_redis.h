@@ -15,7 +15,11 @@
  *   - the connection is lost, or found slow: no answer, NGX_ERROR.
  *
  * An owner that wants to hear nothing any more sets data to NULL itself.
- * done() must not call back into the connection other than to push.
+ * done() must not call back into the connection other than to push or send.
+ *
+ * In a cluster a request has a slot, that of its keys, and may be sent again,
+ * to another node: the connection that it is on changes, and is none while
+ * it waits for that.
  */
 
 
@@ -33,8 +37,10 @@
 
 
 #define NGX_MAIL_POLICY_REDIS_WARNED  64
+#define NGX_MAIL_POLICY_REDIS_ERRORS  18
 
 
+typedef struct ngx_mail_policy_redis_node_s     ngx_mail_policy_redis_node_t;
 typedef struct ngx_mail_policy_redis_conn_s     ngx_mail_policy_redis_conn_t;
 typedef struct ngx_mail_policy_redis_request_s
     ngx_mail_policy_redis_request_t;
@@ -50,19 +56,30 @@ typedef void (*ngx_mail_policy_redis_done_pt)(void *data, ngx_int_t rc);
 
 
 struct ngx_mail_policy_redis_request_s {
-    ngx_queue_t                       queue;    /* a connection's FIFO */
+    ngx_queue_t                       queue;    /* a connection's FIFO, or
+                                                   those to be sent again */
     ngx_pool_t                       *pool;
-    ngx_mail_policy_redis_conn_t     *conn;
+    ngx_mail_policy_redis_conn_t     *conn;     /* NULL: to be sent again */
+    ngx_uint_t                        slot;
 
     ngx_str_t                        *argv;
     ngx_uint_t                        argc;
 
     ngx_mail_policy_redis_answer_pt   handler;
     void                             *ctx;      /* the handler's */
+    void                             *script;   /* it calls, or NULL */
 
-    ngx_mail_policy_redis_done_pt     done;
+    ngx_mail_policy_redis_done_pt     done;     /* NULL: nobody ever waits */
     void                             *data;     /* the owner; NULL: none */
     unsigned                          writes:1; /* a replica refuses it */
+
+    /* the connection's own */
+
+    ngx_mail_policy_redis_node_t     *asked;    /* ASK: by whom, else NULL */
+    ngx_msec_t                        due;
+    unsigned                          again:1;  /* TRYAGAIN, not before due */
+    unsigned                          redirected:3;
+    unsigned                          tries:8;
 };
 
 
@@ -77,10 +94,12 @@ typedef enum {
 
 struct ngx_mail_policy_redis_conn_s {
     ngx_mail_policy_redis_t         *redis;
+    ngx_mail_policy_redis_node_t    *node;
     ngx_peer_connection_t            peer;
     ngx_event_t                      timer;
     ngx_mail_policy_redis_state_e    state;
 
+    ngx_uint_t                       loaded;    /* scripts sent on it */
     ngx_mail_policy_redis_reader_t  *reader;
     ngx_queue_t                      requests;  /* sent, not yet answered */
 
@@ -89,10 +108,13 @@ struct ngx_mail_policy_redis_conn_s {
     u_char                          *last;
     u_char                          *end;
 
+    ngx_log_t                        log;
+    ngx_log_t                        quiet;     /* while it is made */
     ngx_msec_t                       backoff;
     ngx_msec_t                       pinged;    /* when */
     ngx_uint_t                       naddr;     /* the address used last */
     u_char                           why[128];  /* NUL-terminated */
+    unsigned                         waiting:1; /* for a Sentinel's word */
 };
 
 
@@ -103,6 +125,14 @@ typedef struct {
 } ngx_mail_policy_redis_warned_t;
 
 
+typedef struct {
+    struct sockaddr                 *sockaddr;
+    socklen_t                        socklen;
+    ngx_str_t                        name;
+    ngx_str_t                        host;      /* as the URL has it */
+} ngx_mail_policy_redis_addr_t;
+
+
 struct ngx_mail_policy_redis_s {
     /* configuration */
 
@@ -110,27 +140,48 @@ struct ngx_mail_policy_redis_s {
     ngx_str_t                        user;
     ngx_str_t                        password;
     ngx_uint_t                       db;
-    ngx_addr_t                      *addrs;
-    ngx_uint_t                       naddrs;
+    ngx_array_t                      addrs;     /* of all URLs */
 
     ngx_str_t                        prefix;
     ngx_msec_t                       timeout;
-    ngx_uint_t                       nconns;
+    ngx_uint_t                       nconns;    /* to each node */
+    ngx_str_t                        sentinel;  /* name of the master */
     const char                      *meanwhile; /* what happens while away */
+
+    ngx_ssl_t                       *ssl;       /* NULL: no TLS */
+    ngx_flag_t                       ssl_verify;
+    ngx_str_t                        ssl_trusted;
+    ngx_str_t                        ssl_name;
+    ngx_str_t                        host;      /* of the first URL */
 
     /* a worker's */
 
-    ngx_mail_policy_redis_conn_t    *conns;     /* NULL: not a worker */
-    ngx_uint_t                       nup;
-    ngx_uint_t                       next;
+    ngx_queue_t                      nodes;
+    ngx_uint_t                       nnodes;
+    ngx_mail_policy_redis_node_t   **slots;     /* cluster: who has which */
+    ngx_mail_policy_redis_node_t    *scout;     /* NULL: nothing to find */
+    ngx_uint_t                       tried;     /* by it, in this round */
+    ngx_msec_t                       scouted;   /* when it found out */
+    ngx_msec_t                       mapped;
+    ngx_uint_t                       uncovered; /* slots that nobody has */
+    uint64_t                         epoch;     /* of the cluster's map */
+
+    ngx_queue_t                      parked;    /* requests, to be sent again */
+    ngx_uint_t                       nparked;
+    ngx_event_t                      retry;
+    ngx_event_t                      sweep;     /* frees nodes that are gone */
+
     ngx_log_t                        log;
-    time_t                           complained; /* errors, in the log */
+    time_t                           complained[NGX_MAIL_POLICY_REDIS_ERRORS];
     ngx_mail_policy_redis_warned_t   warned[NGX_MAIL_POLICY_REDIS_WARNED];
     time_t                           counted;   /* "lost", in the log */
     ngx_uint_t                       lost;      /* charges not given back */
     ngx_msec_t                       hurry;     /* since when; 0: not */
-    unsigned                         away:1;    /* and the log says so */
-    unsigned                         doubtful:1; /* greets, but refuses */
+    unsigned                         tls:1;     /* rediss:// */
+    unsigned                         cluster:1;
+    ngx_msec_t                       begun;
+    unsigned                         heard:1;   /* of a server: up, or away */
+    unsigned                         running:1; /* in a worker */
     unsigned                         closing:1; /* no new connections */
 };
 
@@ -139,20 +190,41 @@ ngx_int_t ngx_mail_policy_redis_init_process(ngx_mail_policy_redis_t *redis,
     ngx_cycle_t *cycle);
 void ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis);
 
-/* a connection that is up, or NULL: the store is away */
+/* 1 if all keys of a request have to be of one slot */
+ngx_uint_t ngx_mail_policy_redis_cluster(ngx_mail_policy_redis_t *redis);
+
+/* the slot of a key, the prefix included; 0 where there are none */
+ngx_uint_t ngx_mail_policy_redis_slot(ngx_mail_policy_redis_t *redis,
+    ngx_str_t *key);
+
+/* a connection that is up for that slot, or NULL: its server is away */
 ngx_mail_policy_redis_conn_t *ngx_mail_policy_redis_get(
-    ngx_mail_policy_redis_t *redis);
+    ngx_mail_policy_redis_t *redis, ngx_uint_t slot);
+
+/*
+ * To the server of request->slot.  NGX_OK: the connection's now;
+ * NGX_DECLINED: it is away, the request is still the caller's.
+ */
+ngx_int_t ngx_mail_policy_redis_send(ngx_mail_policy_redis_t *redis,
+    ngx_mail_policy_redis_request_t *request);
+
+/* no answer in time: calls done(), the server is found slow */
+void ngx_mail_policy_redis_timedout(ngx_mail_policy_redis_request_t *request);
+
+/*
+ * 1 in a worker that has just begun, and has not heard of any server yet:
+ * whoever asks had better wait for a moment.
+ */
+ngx_uint_t ngx_mail_policy_redis_starting(ngx_mail_policy_redis_t *redis);
+
+/* 1 if any connection is up */
+ngx_uint_t ngx_mail_policy_redis_there(ngx_mail_policy_redis_t *redis);
 
 /* 1 if an answer is still to come, whether anybody waits for it or not */
 ngx_uint_t ngx_mail_policy_redis_busy(ngx_mail_policy_redis_t *redis);
 
 /* its requests get no answer in time; calls their done() */
 void ngx_mail_policy_redis_slow(ngx_mail_policy_redis_conn_t *conn);
-
-/* AUTH, SELECT, PING on a new connection; up() follows, or it is closed */
-ngx_int_t ngx_mail_policy_redis_greet(ngx_mail_policy_redis_conn_t *conn);
-ngx_int_t ngx_mail_policy_redis_ping(ngx_mail_policy_redis_conn_t *conn);
-void ngx_mail_policy_redis_up(ngx_mail_policy_redis_conn_t *conn);
 
 /* argv is to be filled: argc of them */
 ngx_mail_policy_redis_request_t *ngx_mail_policy_redis_request(
@@ -164,26 +236,12 @@ void ngx_mail_policy_redis_request_free(
 ngx_int_t ngx_mail_policy_redis_push(ngx_mail_policy_redis_conn_t *conn,
     ngx_mail_policy_redis_request_t *request);
 
-/* sends what is waiting: NGX_OK, NGX_AGAIN, or NGX_ERROR */
-ngx_int_t ngx_mail_policy_redis_flush(ngx_mail_policy_redis_conn_t *conn);
-
-/* drops and wipes it */
-void ngx_mail_policy_redis_discard(ngx_mail_policy_redis_conn_t *conn);
-
 
 /*
- * The questions.  NGX_OK: done(data, rc) will be called, unless
- * (*request)->data is set to NULL before; NGX_DECLINED: the store is away.
+ * A record.  NGX_OK: done(lookup, rc) will be called, unless
+ * lookup->request->data is set to NULL before; NGX_DECLINED: the store is
+ * away.
  */
-
-/*
- * rc: NGX_OK, NGX_DECLINED, NGX_ERROR (no answer), with the decisions and
- * *at written before done() is called
- */
-ngx_int_t ngx_mail_policy_redis_charge(ngx_mail_policy_redis_t *redis,
-    ngx_mail_policy_ask_t *ask, ngx_mail_policy_redis_done_pt done);
-void ngx_mail_policy_redis_give_back(ngx_mail_policy_redis_t *redis,
-    ngx_mail_policy_charge_t *charges, ngx_uint_t n, uint64_t at);
 
 /* rc: NGX_OK with lookup->values, NGX_ERROR */
 ngx_int_t ngx_mail_policy_redis_lookup(ngx_mail_policy_redis_t *redis,

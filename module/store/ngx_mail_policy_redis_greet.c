@@ -11,6 +11,9 @@
  *     AUTH, SELECT (as configured), PING -> PONG in time -> up
  *                                    ^             \-> PONG late
  *                                    \-----------------/
+ *
+ * Behind Sentinels, the role is asked in front of PING.  The scout says AUTH,
+ * and asks its question.
  */
 
 
@@ -18,13 +21,9 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
-#include "ngx_mail_policy_redis.h"
+#include "ngx_mail_policy_redis_node.h"
 
 
-static ngx_int_t ngx_mail_policy_redis_command(
-    ngx_mail_policy_redis_conn_t *conn,
-    ngx_mail_policy_redis_answer_pt handler, ngx_uint_t argc,
-    ngx_str_t *argv);
 static ngx_int_t ngx_mail_policy_redis_greet_answer(
     ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply);
@@ -33,53 +32,79 @@ static ngx_int_t ngx_mail_policy_redis_ping_answer(
     ngx_mail_policy_redis_reply_t *reply);
 
 
-/* AUTH, SELECT and PING in one write; what fails first is the reason */
+static ngx_int_t ngx_mail_policy_redis_auth(
+    ngx_mail_policy_redis_conn_t *conn);
+static ngx_int_t ngx_mail_policy_redis_select(
+    ngx_mail_policy_redis_conn_t *conn);
+
+
+/* all of it in one write; what fails first is the reason */
 
 ngx_int_t
 ngx_mail_policy_redis_greet(ngx_mail_policy_redis_conn_t *conn)
 {
-    u_char                    db[NGX_INT_T_LEN];
+    ngx_mail_policy_redis_t  *redis;
+
+    redis = conn->redis;
+
+    if (redis->password.len && ngx_mail_policy_redis_auth(conn) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (conn->node->scout) {
+        return redis->cluster ? ngx_mail_policy_redis_cluster_ask(conn)
+                              : ngx_mail_policy_redis_sentinel_ask(conn);
+    }
+
+    if (redis->db && ngx_mail_policy_redis_select(conn) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (redis->sentinel.len && ngx_mail_policy_redis_role(conn) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_mail_policy_redis_ping(conn);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_redis_auth(ngx_mail_policy_redis_conn_t *conn)
+{
     ngx_str_t                 argv[3];
     ngx_uint_t                argc;
     ngx_mail_policy_redis_t  *redis;
 
     redis = conn->redis;
-    redis->log.action = "talking to policy store";
 
-    conn->state = NGX_MAIL_POLICY_REDIS_GREETING;
+    ngx_str_set(&argv[0], "AUTH");
+    argc = 1;
 
-    if (redis->password.len) {
-        ngx_str_set(&argv[0], "AUTH");
-        argc = 1;
-
-        if (redis->user.len) {
-            argv[argc++] = redis->user;
-        }
-
-        argv[argc++] = redis->password;
-
-        if (ngx_mail_policy_redis_command(conn,
-                            ngx_mail_policy_redis_greet_answer, argc, argv)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
+    if (redis->user.len) {
+        argv[argc++] = redis->user;
     }
 
-    if (redis->db) {
-        ngx_str_set(&argv[0], "SELECT");
-        argv[1].data = db;
-        argv[1].len = ngx_sprintf(db, "%ui", redis->db) - db;
+    argv[argc++] = redis->password;
 
-        if (ngx_mail_policy_redis_command(conn,
-                            ngx_mail_policy_redis_greet_answer, 2, argv)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
+    return ngx_mail_policy_redis_command(conn,
+                                         ngx_mail_policy_redis_greet_answer,
+                                         argc, argv);
+}
 
-    return ngx_mail_policy_redis_ping(conn);
+
+static ngx_int_t
+ngx_mail_policy_redis_select(ngx_mail_policy_redis_conn_t *conn)
+{
+    u_char     db[NGX_INT_T_LEN];
+    ngx_str_t  argv[2];
+
+    ngx_str_set(&argv[0], "SELECT");
+    argv[1].data = db;
+    argv[1].len = ngx_sprintf(db, "%ui", conn->redis->db) - db;
+
+    return ngx_mail_policy_redis_command(conn,
+                                         ngx_mail_policy_redis_greet_answer,
+                                         2, argv);
 }
 
 
@@ -96,9 +121,7 @@ ngx_mail_policy_redis_ping(ngx_mail_policy_redis_conn_t *conn)
 }
 
 
-/* a request without an owner; argv is not needed any more when it returns */
-
-static ngx_int_t
+ngx_int_t
 ngx_mail_policy_redis_command(ngx_mail_policy_redis_conn_t *conn,
     ngx_mail_policy_redis_answer_pt handler, ngx_uint_t argc, ngx_str_t *argv)
 {
@@ -130,6 +153,15 @@ static ngx_int_t
 ngx_mail_policy_redis_greet_answer(ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply)
 {
+    /*
+     * Sentinels often have no password where Redis has one, and say so in
+     * several ways: one that needs it refuses the question that follows
+     */
+
+    if (request->conn->node->scout) {
+        return NGX_OK;
+    }
+
     return (reply->type == NGX_MAIL_POLICY_REDIS_STATUS) ? NGX_OK : NGX_ERROR;
 }
 

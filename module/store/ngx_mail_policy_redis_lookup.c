@@ -30,13 +30,7 @@ ngx_mail_policy_redis_lookup(ngx_mail_policy_redis_t *redis,
     u_char                           *p;
     ngx_str_t                        *key;
     ngx_uint_t                       *nfields;
-    ngx_mail_policy_redis_conn_t     *conn;
     ngx_mail_policy_redis_request_t  *request;
-
-    conn = ngx_mail_policy_redis_get(redis);
-    if (conn == NULL) {
-        return NGX_DECLINED;
-    }
 
     request = ngx_mail_policy_redis_request(2 + lookup->nfields,
                                          ngx_mail_policy_redis_lookup_answer);
@@ -71,8 +65,9 @@ ngx_mail_policy_redis_lookup(ngx_mail_policy_redis_t *redis,
     request->ctx = nfields;
     request->done = done;
     request->data = lookup;
+    request->slot = ngx_mail_policy_redis_slot(redis, key);
 
-    if (ngx_mail_policy_redis_push(conn, request) != NGX_OK) {
+    if (ngx_mail_policy_redis_send(redis, request) != NGX_OK) {
         goto failed;
     }
 
@@ -100,7 +95,12 @@ ngx_mail_policy_redis_lookup_answer(ngx_mail_policy_redis_request_t *request,
     lookup = request->data;
 
     if (reply->type == NGX_MAIL_POLICY_REDIS_ERROR) {
-        /* not a hash, say: the connection is none the worse */
+
+        if (lookup && ngx_mail_policy_redis_is_error(reply, "WRONGTYPE")) {
+            request->data = NULL;
+            request->done(lookup, NGX_DECLINED);
+        }
+
         return NGX_OK;
     }
 

@@ -24,8 +24,7 @@
 #include "ngx_mail_policy_redis_reply.h"
 
 
-#define NGX_MAIL_POLICY_REDIS_MAX_ELTS      4096
-#define NGX_MAIL_POLICY_REDIS_MAX_BUFFERED  65536
+#define NGX_MAIL_POLICY_REDIS_MAX_ELTS  4096
 
 
 /* what changed between hiredis 0.14 and 1.0 */
@@ -39,6 +38,7 @@ typedef int     ngx_mail_policy_redis_elts_t;
 
 struct ngx_mail_policy_redis_reader_s {
     redisReader  *hiredis;
+    size_t        max;
     size_t        high;         /* octets of its buffer that were in use */
 };
 
@@ -79,7 +79,7 @@ static redisReplyObjectFunctions  ngx_mail_policy_redis_reply_functions = {
 
 
 ngx_mail_policy_redis_reader_t *
-ngx_mail_policy_redis_reader_create(void)
+ngx_mail_policy_redis_reader_create(size_t max)
 {
     ngx_mail_policy_redis_reader_t  *reader;
 
@@ -95,6 +95,8 @@ ngx_mail_policy_redis_reader_create(void)
         ngx_free(reader);
         return NULL;
     }
+
+    reader->max = max;
 
     /* the buffer never shrinks, so that it can be wiped up to "high" */
     reader->hiredis->maxbuf = 0;
@@ -123,7 +125,7 @@ ngx_mail_policy_redis_reader_feed(ngx_mail_policy_redis_reader_t *reader,
 
     r = reader->hiredis;
 
-    if (r->len - r->pos + len > NGX_MAIL_POLICY_REDIS_MAX_BUFFERED) {
+    if (r->len - r->pos + len > reader->max) {
         return NGX_ERROR;
     }
 

@@ -44,7 +44,9 @@ typedef struct ngx_mail_policy_redis_reader_s
     ngx_mail_policy_redis_reader_t;
 
 
-ngx_mail_policy_redis_reader_t *ngx_mail_policy_redis_reader_create(void);
+/* max: octets of an answer */
+ngx_mail_policy_redis_reader_t *ngx_mail_policy_redis_reader_create(
+    size_t max);
 void ngx_mail_policy_redis_reader_free(
     ngx_mail_policy_redis_reader_t *reader);
 

@@ -17,7 +17,8 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
-#include "ngx_mail_policy_redis.h"
+#include "ngx_mail_policy_redis_node.h"
+#include "ngx_mail_policy_redis_script.h"
 
 
 #define NGX_MAIL_POLICY_REDIS_OUT      4096
@@ -91,6 +92,8 @@ ngx_mail_policy_redis_push(ngx_mail_policy_redis_conn_t *conn,
         return NGX_ERROR;
     }
 
+    ngx_mail_policy_redis_script_choose(conn, request);
+
     size = sizeof("*" CRLF) - 1 + NGX_INT_T_LEN;
 
     for (i = 0; i < request->argc; i++) {
@@ -139,7 +142,20 @@ ngx_mail_policy_redis_reserve(ngx_mail_policy_redis_conn_t *conn, size_t size)
     waiting = conn->last - conn->pos;
 
     if (waiting + size > NGX_MAIL_POLICY_REDIS_OUT_MAX) {
-        return NGX_ERROR;
+
+        /* a turn of the event loop with more questions than usual */
+
+        (void) ngx_mail_policy_redis_flush(conn);
+
+        waiting = conn->last - conn->pos;
+
+        if (waiting + size > NGX_MAIL_POLICY_REDIS_OUT_MAX) {
+            return NGX_ERROR;
+        }
+
+        if ((size_t) (conn->end - conn->last) >= size) {
+            return NGX_OK;
+        }
     }
 
     capacity = NGX_MAIL_POLICY_REDIS_OUT;
@@ -218,4 +234,18 @@ ngx_mail_policy_redis_discard(ngx_mail_policy_redis_conn_t *conn)
     conn->pos = NULL;
     conn->last = NULL;
     conn->end = NULL;
+}
+
+
+void
+ngx_mail_policy_redis_orphan(ngx_mail_policy_redis_request_t *request)
+{
+    void  *data;
+
+    data = request->data;
+
+    if (data) {
+        request->data = NULL;
+        request->done(data, NGX_ERROR);
+    }
 }

@@ -5,80 +5,30 @@
 
 
 /*
- * Counters in shared memory.  No events arrive here.
+ * Counters in shared memory: what others call.  No events arrive here.
  *
- * A node holds the counters of one limit under one key, one for each unit.
- * Nodes are in a tree by the hash of their id and in a queue, the one used
- * last at its head.  A node is made when something is charged to it, never by
- * a question that was refused.
- *
- * All nodes take a slot of one size (2 kilobytes, with the longest id), also
- * those that count one unit only: one that gives way leaves room for any.
- *
- *     (none) -- charge --> counting -- time --> expired -- next insertion
- *                              |                                 |
- *                              \------ no memory: evicted ----> freed
- *
- * The pool's own mutex guards all of it: nginx unlocks that one should a
- * worker die with it.
+ * Each call locks the zone, finds the node of each charge, reads its state,
+ * works on that and writes it back.  A node is made when something is
+ * counted under its key, or learned that is worth it, never by a question
+ * that was refused.  Nothing is logged under the lock.
  */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 
-#include "ngx_mail_policy_shm.h"
+#include "ngx_mail_policy_shm_node.h"
 
 
-#define NGX_MAIL_POLICY_SHM_EXPIRE  2       /* looked at on each insertion */
-#define NGX_MAIL_POLICY_SHM_EVICT   64      /* at most, for one insertion */
-
-
-typedef struct {
-    ngx_rbtree_t        rbtree;
-    ngx_rbtree_node_t   sentinel;
-    ngx_queue_t         queue;
-    time_t              complained;
-} ngx_mail_policy_shm_sh_t;
-
-
-typedef struct {
-    ngx_rbtree_node_t   node;
-    ngx_queue_t         queue;
-    uint64_t            expires;            /* nothing counts from then on */
-    u_char             *id;                 /* behind the counters */
-    size_t              len;
-    mpol_counter_t      counters[NGX_MAIL_POLICY_UNITS];
-} ngx_mail_policy_shm_node_t;
-
-
-struct ngx_mail_policy_shm_s {
-    ngx_mail_policy_shm_sh_t  *sh;
-    ngx_slab_pool_t           *shpool;
-};
+/* microseconds: answers that overtake one another are not so far apart */
+#define NGX_MAIL_POLICY_SHM_LATE  5000000
 
 
 static ngx_int_t ngx_mail_policy_shm_init(ngx_shm_zone_t *zone, void *data);
-static void ngx_mail_policy_shm_insert(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-static ngx_int_t ngx_mail_policy_shm_compare(u_char *id, size_t len,
-    ngx_mail_policy_shm_node_t *n);
-static ngx_uint_t ngx_mail_policy_shm_judge(ngx_mail_policy_shm_t *shm,
+static ngx_uint_t ngx_mail_policy_shm_ask(ngx_mail_policy_shm_t *shm,
     ngx_mail_policy_charge_t *charge, uint64_t now);
-static ngx_int_t ngx_mail_policy_shm_count(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_charge_t *charge, uint64_t now);
-static ngx_mail_policy_shm_node_t *ngx_mail_policy_shm_find(
-    ngx_mail_policy_shm_t *shm, ngx_str_t *id);
-static ngx_mail_policy_shm_node_t *ngx_mail_policy_shm_get(
-    ngx_mail_policy_shm_t *shm, ngx_str_t *id, uint64_t now);
-static void *ngx_mail_policy_shm_alloc(ngx_mail_policy_shm_t *shm,
-    size_t size, uint64_t now);
-static void ngx_mail_policy_shm_expire(ngx_mail_policy_shm_t *shm,
-    ngx_uint_t n, uint64_t now);
-static void ngx_mail_policy_shm_free(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_shm_node_t *n);
-static ngx_uint_t ngx_mail_policy_shm_units(
-    ngx_mail_policy_charge_t *charge);
+static ngx_int_t ngx_mail_policy_shm_add_up(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_charge_t *charge, uint64_t now, ngx_uint_t loaded);
 
 
 ngx_mail_policy_shm_t *
@@ -128,157 +78,278 @@ ngx_mail_policy_shm_init(ngx_shm_zone_t *zone, void *data)
         return NGX_OK;
     }
 
-    shm->sh = ngx_slab_alloc(shm->shpool, sizeof(ngx_mail_policy_shm_sh_t));
-    if (shm->sh == NULL) {
-        return NGX_ERROR;
-    }
-
-    shm->shpool->data = shm->sh;
-
-    ngx_rbtree_init(&shm->sh->rbtree, &shm->sh->sentinel,
-                    ngx_mail_policy_shm_insert);
-    ngx_queue_init(&shm->sh->queue);
-    shm->sh->complained = 0;
-
-    /* a full zone is the usual state of a busy one, eviction deals with it */
-    shm->shpool->log_nomem = 0;
-
-    return NGX_OK;
-}
-
-
-/* equal hashes are ordered by the id, so that nobody can build a list */
-
-static ngx_int_t
-ngx_mail_policy_shm_compare(u_char *id, size_t len,
-    ngx_mail_policy_shm_node_t *n)
-{
-    if (len != n->len) {
-        return (len < n->len) ? -1 : 1;
-    }
-
-    return ngx_memcmp(id, n->id, len);
-}
-
-
-static void
-ngx_mail_policy_shm_insert(ngx_rbtree_node_t *temp, ngx_rbtree_node_t *node,
-    ngx_rbtree_node_t *sentinel)
-{
-    ngx_rbtree_node_t           **p;
-    ngx_mail_policy_shm_node_t   *n;
-
-    n = (ngx_mail_policy_shm_node_t *) node;
-
-    for ( ;; ) {
-
-        if (node->key != temp->key) {
-            p = (node->key < temp->key) ? &temp->left : &temp->right;
-
-        } else {
-            p = (ngx_mail_policy_shm_compare(n->id, n->len,
-                                       (ngx_mail_policy_shm_node_t *) temp)
-                 < 0)
-                ? &temp->left : &temp->right;
-        }
-
-        if (*p == sentinel) {
-            break;
-        }
-
-        temp = *p;
-    }
-
-    *p = node;
-    node->parent = temp;
-    node->left = sentinel;
-    node->right = sentinel;
-    ngx_rbt_red(node);
+    return ngx_mail_policy_shm_create(shm);
 }
 
 
 ngx_int_t
 ngx_mail_policy_shm_charge(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_charge_t *charges, ngx_uint_t n, uint64_t *at)
+    ngx_mail_policy_charge_t **charges, ngx_uint_t n)
 {
-    time_t      now;
-    uint64_t    usec;
+    uint64_t    now;
     ngx_uint_t  i, fits, failed;
 
-    usec = ngx_mail_policy_shm_now();
-    now = ngx_time();
+    now = ngx_mail_policy_shm_now();
     fits = 1;
     failed = 0;
 
-    ngx_shmtx_lock(&shm->shpool->mutex);
+    ngx_mail_policy_shm_lock(shm);
 
     for (i = 0; i < n; i++) {
-        fits &= ngx_mail_policy_shm_judge(shm, &charges[i], usec);
+        charges[i]->at = now;
+        charges[i]->local = 1;
+        charges[i]->charged = ngx_mail_policy_shm_ask(shm, charges[i], now);
+
+        fits &= charges[i]->charged | charges[i]->soft;
     }
 
-    for (i = 0; fits && i < n; i++) {
-        if (ngx_mail_policy_shm_count(shm, &charges[i], usec) != NGX_OK) {
+    for (i = 0; i < n; i++) {
+        charges[i]->charged &= fits;
+
+        if (charges[i]->charged
+            && ngx_mail_policy_shm_add_up(shm, charges[i], now, n == 1)
+               != NGX_OK)
+        {
             failed = 1;
         }
     }
 
-    if (failed) {
-        if (now - shm->sh->complained < 60) {
-            failed = 0;
-
-        } else {
-            shm->sh->complained = now;
-        }
-    }
-
-    ngx_shmtx_unlock(&shm->shpool->mutex);
-
-    if (failed) {
-        ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
-                      "policy_zone is too small, some mail is not counted; "
-                      "write a larger size");
-    }
-
-    *at = usec;
+    ngx_mail_policy_shm_unlock(shm, failed);
 
     return fits ? NGX_OK : NGX_DECLINED;
 }
 
 
-void
-ngx_mail_policy_shm_give_back(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_charge_t *charges, ngx_uint_t n, uint64_t at)
+/* 1 if all units of it fit */
+
+static ngx_uint_t
+ngx_mail_policy_shm_ask(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_charge_t *charge, uint64_t now)
 {
-    uint64_t                        now;
-    ngx_uint_t                      i, u, units;
-    ngx_mail_policy_shm_node_t     *node;
-    ngx_mail_policy_charge_unit_t  *unit;
+    uint64_t                      refused;
+    ngx_uint_t                    fits, changed;
+    ngx_mail_policy_shm_node_t   *n;
+    ngx_mail_policy_shm_state_t  *st;
 
-    /* the clock may have gone back meanwhile */
-    now = ngx_max(ngx_mail_policy_shm_now(), at);
+    st = &ngx_mail_policy_shm_state;
 
-    ngx_shmtx_lock(&shm->shpool->mutex);
+    n = ngx_mail_policy_shm_find(shm, &charge->id);
 
-    for (i = 0; i < n; i++) {
+    ngx_mail_policy_shm_load(n, st);
+    fits = ngx_mail_policy_shm_judge(st, charge, now, &changed, &refused);
 
-        node = ngx_mail_policy_shm_find(shm, &charges[i].id);
-        if (node == NULL) {
-            continue;
+    charge->outage = n ? n->outage : shm->sh->outage;
+
+    if (n == NULL) {
+        return fits;
+    }
+
+    /* who is refused goes on being refused: keep it, too */
+    ngx_mail_policy_shm_touch(shm, n);
+
+    if (changed) {
+        (void) ngx_mail_policy_shm_save(shm, n, st, now, refused);
+
+    } else if (refused) {
+        ngx_mail_policy_shm_schedule(shm, n, (uint64_t) n->expires * 1000000,
+                                     refused);
+    }
+
+    return fits;
+}
+
+
+/* loaded: the state is in memory, as it was judged */
+
+static ngx_int_t
+ngx_mail_policy_shm_add_up(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_charge_t *charge, uint64_t now, ngx_uint_t loaded)
+{
+    uint64_t                      refused;
+    ngx_mail_policy_shm_node_t   *n;
+    ngx_mail_policy_shm_state_t  *st;
+
+    if (ngx_mail_policy_shm_counted(charge) == 0) {
+        return NGX_OK;
+    }
+
+    st = &ngx_mail_policy_shm_state;
+
+    n = ngx_mail_policy_shm_find(shm, &charge->id);
+
+    if (!loaded) {
+        ngx_mail_policy_shm_load(n, st);
+    }
+
+    refused = ngx_mail_policy_shm_count(st, charge, now);
+
+    return ngx_mail_policy_shm_update(shm, n, &charge->id, now, refused);
+}
+
+
+ngx_int_t
+ngx_mail_policy_shm_update(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_shm_node_t *n, ngx_str_t *id, uint64_t now,
+    uint64_t refused)
+{
+    ngx_uint_t  made;
+
+    made = 0;
+
+    if (n == NULL) {
+        n = ngx_mail_policy_shm_get(shm, id, now);
+        if (n == NULL) {
+            return NGX_ERROR;
         }
 
-        units = ngx_mail_policy_shm_units(&charges[i]);
+        made = 1;
+    }
 
-        for (u = 0; u < charges[i].nunits; u++) {
-            unit = &charges[i].units[u];
+    if (ngx_mail_policy_shm_save(shm, n, &ngx_mail_policy_shm_state, now,
+                                 refused)
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
 
-            if (units & ((ngx_uint_t) 1 << u)) {
-                mpol_counter_give_back(&node->counters[u], &unit->rate, now,
-                                       at, unit->amount);
-            }
+    if (made) {
+        ngx_mail_policy_shm_free(shm, n);
+    }
+
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_mail_policy_shm_give_back(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_charge_t *charge, ngx_uint_t ok)
+{
+    uint64_t                      now;
+    ngx_int_t                     rc;
+    ngx_uint_t                    local, exempt;
+    ngx_mail_policy_shm_node_t   *n;
+    ngx_mail_policy_shm_state_t  *st;
+
+    if (!charge->charged) {
+        return NGX_OK;
+    }
+
+    st = &ngx_mail_policy_shm_state;
+    local = charge->local;
+
+    /* the clock may have gone back meanwhile; that of Redis is another */
+
+    now = ngx_mail_policy_shm_now();
+    now = local ? ngx_max(now, charge->at) : now;
+
+    exempt = ok && (charge->asked
+                    & ((ngx_uint_t) 1 << NGX_MAIL_POLICY_AUTH_FAILURES));
+
+    ngx_mail_policy_shm_lock(shm);
+
+    n = ngx_mail_policy_shm_find(shm, &charge->id);
+
+    if (n && local && (int32_t) (charge->outage - n->since) < 0) {
+        local = 0;
+    }
+
+    rc = local ? NGX_OK : NGX_DECLINED;
+
+    if (n || exempt) {
+        ngx_mail_policy_shm_load(n, st);
+
+        if (ngx_mail_policy_shm_uncount(st, charge, now, local, ok)) {
+            (void) ngx_mail_policy_shm_update(shm, n, &charge->id, now, 0);
         }
     }
 
-    ngx_shmtx_unlock(&shm->shpool->mutex);
+    ngx_mail_policy_shm_unlock(shm, 0);
+
+    return rc;
+}
+
+
+void
+ngx_mail_policy_shm_renew(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_charge_t *charge)
+{
+    uint64_t                     now;
+    ngx_int_t                    rc;
+    ngx_mail_policy_shm_node_t  *n;
+
+    if (charge->units[NGX_MAIL_POLICY_SESSIONS].rate.period == 0) {
+        return;
+    }
+
+    now = ngx_mail_policy_shm_now();
+
+    ngx_mail_policy_shm_lock(shm);
+
+    n = ngx_mail_policy_shm_find(shm, &charge->id);
+
+    ngx_mail_policy_shm_load(n, &ngx_mail_policy_shm_state);
+    ngx_mail_policy_shm_renew_lease(&ngx_mail_policy_shm_state, charge, now);
+
+    rc = ngx_mail_policy_shm_update(shm, n, &charge->id, now, 0);
+
+    ngx_mail_policy_shm_unlock(shm, rc != NGX_OK);
+}
+
+
+void
+ngx_mail_policy_shm_learn(ngx_mail_policy_shm_t *shm,
+    ngx_mail_policy_charge_t **charges, ngx_uint_t n)
+{
+    uint64_t                      now, refused;
+    ngx_uint_t                    i;
+    ngx_mail_policy_shm_node_t   *node;
+    ngx_mail_policy_shm_state_t  *st;
+
+    st = &ngx_mail_policy_shm_state;
+    now = ngx_mail_policy_shm_now();
+
+    ngx_mail_policy_shm_lock(shm);
+
+    for (i = 0; i < n; i++) {
+
+        node = ngx_mail_policy_shm_find(shm, &charges[i]->id);
+
+        /*
+         * Another worker may have had a later answer before.  An earlier
+         * time may be that of another Redis, too, after a failover.
+         */
+
+        if (node && charges[i]->at < node->heard
+            && node->heard - charges[i]->at < NGX_MAIL_POLICY_SHM_LATE)
+        {
+            continue;
+        }
+
+        ngx_mail_policy_shm_load(node, st);
+
+        if (ngx_mail_policy_shm_remember(st, charges[i], now, &refused)
+            || node)
+        {
+            (void) ngx_mail_policy_shm_update(shm, node, &charges[i]->id, now,
+                                              refused);
+
+            node = ngx_mail_policy_shm_find(shm, &charges[i]->id);
+        }
+
+        if (node) {
+            node->heard = charges[i]->at;
+            ngx_mail_policy_shm_touch(shm, node);
+        }
+    }
+
+    ngx_mail_policy_shm_unlock(shm, 0);
+}
+
+
+u_char *
+ngx_mail_policy_shm_secret(ngx_mail_policy_shm_t *shm)
+{
+    return shm->sh->secret;
 }
 
 
@@ -290,254 +361,4 @@ ngx_mail_policy_shm_now(void)
     tp = ngx_timeofday();
 
     return (uint64_t) tp->sec * 1000000 + (uint64_t) tp->msec * 1000;
-}
-
-
-static ngx_uint_t
-ngx_mail_policy_shm_judge(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_charge_t *charge, uint64_t now)
-{
-    ngx_uint_t                      u, fits;
-    mpol_counter_t                 *counter, empty;
-    ngx_mail_policy_shm_node_t     *n;
-    ngx_mail_policy_charge_unit_t  *unit;
-
-    ngx_memzero(&empty, sizeof(mpol_counter_t));
-
-    n = ngx_mail_policy_shm_find(shm, &charge->id);
-    fits = 1;
-
-    if (n) {
-        /* who is refused goes on being refused: keep it, too */
-        ngx_queue_remove(&n->queue);
-        ngx_queue_insert_head(&shm->sh->queue, &n->queue);
-    }
-
-    for (u = 0; u < charge->nunits; u++) {
-        unit = &charge->units[u];
-
-        if (unit->rate.kind == MPOL_RATE_NONE) {
-            unit->decision.used = 0;
-            unit->decision.remaining = MPOL_NEVER;
-            unit->decision.retry = 0;
-            unit->decision.fits = 1;
-            continue;
-        }
-
-        counter = n ? &n->counters[u] : &empty;
-
-        mpol_counter_check(counter, &unit->rate, now, unit->amount,
-                           &unit->decision);
-
-        fits &= unit->decision.fits;
-    }
-
-    return fits;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_shm_count(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_charge_t *charge, uint64_t now)
-{
-    uint64_t                        expires;
-    ngx_uint_t                      u, units;
-    mpol_counter_t                 *counter;
-    mpol_decision_t                 after;
-    ngx_mail_policy_shm_node_t     *n;
-    ngx_mail_policy_charge_unit_t  *unit;
-
-    units = ngx_mail_policy_shm_units(charge);
-
-    if (units == 0) {
-        return NGX_OK;
-    }
-
-    n = ngx_mail_policy_shm_get(shm, &charge->id, now);
-    if (n == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (u = 0; u < charge->nunits; u++) {
-
-        if (!(units & ((ngx_uint_t) 1 << u))) {
-            continue;
-        }
-
-        unit = &charge->units[u];
-        counter = &n->counters[u];
-
-        mpol_counter_charge(counter, &unit->rate, now, unit->amount);
-
-        /* as charge.lua: what was used before, what remains after */
-        mpol_counter_check(counter, &unit->rate, now, 0, &after);
-        unit->decision.remaining = after.remaining;
-
-        expires = mpol_counter_expires(counter, &unit->rate, now);
-        n->expires = ngx_max(n->expires, expires);
-    }
-
-    return NGX_OK;
-}
-
-
-/* the units that this charge leaves a trace of */
-
-static ngx_uint_t
-ngx_mail_policy_shm_units(ngx_mail_policy_charge_t *charge)
-{
-    ngx_uint_t                      u, units;
-    ngx_mail_policy_charge_unit_t  *unit;
-
-    units = 0;
-
-    for (u = 0; u < charge->nunits; u++) {
-        unit = &charge->units[u];
-
-        if (unit->amount
-            && (unit->rate.kind == MPOL_RATE_WINDOW
-                || unit->rate.kind == MPOL_RATE_BUCKET))
-        {
-            units |= (ngx_uint_t) 1 << u;
-        }
-    }
-
-    return units;
-}
-
-
-static ngx_mail_policy_shm_node_t *
-ngx_mail_policy_shm_find(ngx_mail_policy_shm_t *shm, ngx_str_t *id)
-{
-    uint32_t                     hash;
-    ngx_int_t                    rc;
-    ngx_rbtree_node_t           *node, *sentinel;
-    ngx_mail_policy_shm_node_t  *n;
-
-    hash = ngx_crc32_short(id->data, id->len);
-
-    node = shm->sh->rbtree.root;
-    sentinel = shm->sh->rbtree.sentinel;
-
-    while (node != sentinel) {
-
-        if (hash != node->key) {
-            node = (hash < node->key) ? node->left : node->right;
-            continue;
-        }
-
-        n = (ngx_mail_policy_shm_node_t *) node;
-
-        rc = ngx_mail_policy_shm_compare(id->data, id->len, n);
-
-        if (rc == 0) {
-            return n;
-        }
-
-        node = (rc < 0) ? node->left : node->right;
-    }
-
-    return NULL;
-}
-
-
-static ngx_mail_policy_shm_node_t *
-ngx_mail_policy_shm_get(ngx_mail_policy_shm_t *shm, ngx_str_t *id,
-    uint64_t now)
-{
-    ngx_mail_policy_shm_node_t  *n;
-
-    n = ngx_mail_policy_shm_find(shm, id);
-
-    if (n) {
-        return n;
-    }
-
-    n = ngx_mail_policy_shm_alloc(shm, sizeof(ngx_mail_policy_shm_node_t)
-                                       + id->len, now);
-    if (n == NULL) {
-        return NULL;
-    }
-
-    ngx_memzero(n, sizeof(ngx_mail_policy_shm_node_t));
-
-    n->node.key = ngx_crc32_short(id->data, id->len);
-    n->id = (u_char *) n + sizeof(ngx_mail_policy_shm_node_t);
-    n->len = id->len;
-    ngx_memcpy(n->id, id->data, id->len);
-
-    ngx_rbtree_insert(&shm->sh->rbtree, &n->node);
-    ngx_queue_insert_head(&shm->sh->queue, &n->queue);
-
-    return n;
-}
-
-
-static void *
-ngx_mail_policy_shm_alloc(ngx_mail_policy_shm_t *shm, size_t size,
-    uint64_t now)
-{
-    void        *p;
-    ngx_uint_t   i;
-
-    ngx_mail_policy_shm_expire(shm, NGX_MAIL_POLICY_SHM_EXPIRE, now);
-
-    p = ngx_slab_alloc_locked(shm->shpool, size);
-
-    if (p) {
-        return p;
-    }
-
-    /* prefer those in which nothing counts any more */
-
-    ngx_mail_policy_shm_expire(shm, NGX_MAIL_POLICY_SHM_EVICT, now);
-
-    for (i = 0; i <= NGX_MAIL_POLICY_SHM_EVICT; i++) {
-
-        p = ngx_slab_alloc_locked(shm->shpool, size);
-
-        if (p || ngx_queue_empty(&shm->sh->queue)) {
-            break;
-        }
-
-        ngx_mail_policy_shm_free(shm,
-                             ngx_queue_data(ngx_queue_last(&shm->sh->queue),
-                                            ngx_mail_policy_shm_node_t,
-                                            queue));
-    }
-
-    return p;
-}
-
-
-/* frees what has expired among the n that were used longest ago */
-
-static void
-ngx_mail_policy_shm_expire(ngx_mail_policy_shm_t *shm, ngx_uint_t n,
-    uint64_t now)
-{
-    ngx_queue_t                 *q, *prev;
-    ngx_mail_policy_shm_node_t  *node;
-
-    for (q = ngx_queue_last(&shm->sh->queue);
-         n && q != ngx_queue_sentinel(&shm->sh->queue);
-         q = prev, n--)
-    {
-        prev = ngx_queue_prev(q);
-        node = ngx_queue_data(q, ngx_mail_policy_shm_node_t, queue);
-
-        if (node->expires <= now) {
-            ngx_mail_policy_shm_free(shm, node);
-        }
-    }
-}
-
-
-static void
-ngx_mail_policy_shm_free(ngx_mail_policy_shm_t *shm,
-    ngx_mail_policy_shm_node_t *n)
-{
-    ngx_queue_remove(&n->queue);
-    ngx_rbtree_delete(&shm->sh->rbtree, &n->node);
-    ngx_slab_free_locked(shm->shpool, n);
 }

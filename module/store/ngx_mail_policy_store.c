@@ -5,22 +5,9 @@
 
 
 /*
- * Asks and lookups: their lives, and what is answered when Redis does not.
- *
- *     created -> sent --answer of Redis-----------> answered -> handler
- *                  |--no answer in time, lost--\        ^
- *                  \--shared memory, away------ on_error
- *
- * Events: one event each, "event".  As a timer it is the deadline; posted, it
- * calls the handler.  So the handler always runs from the event loop and
- * never from within send(), nor from within the connection to Redis.
- *
- * The deadline is not cancelable: a session that waits for an answer may
- * have no other timer, and a worker that shuts down has to wait for it.
- *
- * An ask is freed by its owner's keep, give_back or cancel, a lookup by done
- * or cancel, and nowhere else.  The request to Redis has a life of its own
- * and is only told that nobody waits any more.
+ * A worker's store: its beginning and its end, and what asks and lookups
+ * share.  One event arrives here, "linger": a worker that shuts down waits
+ * for timers only, and what is on its way to Redis has to arrive.
  */
 
 
@@ -28,9 +15,12 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/rand.h>
 
 #include "mpol_text.h"
+#include "ngx_mail_policy_ask.h"
 #include "ngx_mail_policy_store_conf.h"
 
 
@@ -39,23 +29,18 @@
 #define NGX_MAIL_POLICY_HURRY    500    /* ms behind worker_shutdown_timeout */
 
 
-static void ngx_mail_policy_ask_done(void *data, ngx_int_t rc);
-static void ngx_mail_policy_ask_on_error(ngx_mail_policy_ask_t *ask);
-static void ngx_mail_policy_ask_local(ngx_mail_policy_ask_t *ask);
-static void ngx_mail_policy_ask_open(ngx_mail_policy_ask_t *ask);
-static void ngx_mail_policy_ask_answer(ngx_mail_policy_ask_t *ask,
-    ngx_int_t rc);
-static void ngx_mail_policy_ask_event_handler(ngx_event_t *ev);
-static void ngx_mail_policy_ask_free(ngx_mail_policy_ask_t *ask);
-static void ngx_mail_policy_store_linger(ngx_mail_policy_store_t *store);
 static void ngx_mail_policy_store_linger_handler(ngx_event_t *ev);
-static void ngx_mail_policy_lookup_finish(void *data, ngx_int_t rc);
-static void ngx_mail_policy_lookup_event_handler(ngx_event_t *ev);
-static void ngx_mail_policy_lookup_free(ngx_mail_policy_lookup_t *lookup);
-static void ngx_mail_policy_store_forget(ngx_event_t *ev, void *request);
-static ngx_int_t ngx_mail_policy_store_id(ngx_pool_t *pool,
-    ngx_mail_policy_charge_t *charge);
 static ngx_int_t ngx_mail_policy_store_digest(ngx_str_t *key, u_char *out);
+
+
+ngx_str_t  ngx_mail_policy_store_units[] = {
+    ngx_string("messages"),
+    ngx_string("recipients"),
+    ngx_string("bytes"),
+    ngx_string("connections"),
+    ngx_string("sessions"),
+    ngx_string("auth_failures")
+};
 
 
 ngx_int_t
@@ -71,6 +56,17 @@ ngx_mail_policy_store_init_process(ngx_cycle_t *cycle,
         return NGX_OK;
     }
 
+    store->levels = ngx_mail_policy_levels_create(store, cycle->pool);
+    if (store->levels == NULL) {
+        return NGX_ERROR;
+    }
+
+    /* what the workers before this one counted may be waiting */
+
+    if (store->on_error == NGX_MAIL_POLICY_ON_ERROR_LOCAL) {
+        ngx_mail_policy_local_start(store);
+    }
+
     return ngx_mail_policy_redis_init_process(store->redis, cycle);
 }
 
@@ -80,260 +76,63 @@ ngx_mail_policy_store_exit_process(ngx_mail_policy_store_t *store)
 {
     store->exiting = 1;
 
-    if (store->redis) {
+    if (store->levels) {
+        ngx_mail_policy_levels_destroy(store->levels);
+        ngx_mail_policy_local_stop(store);
         ngx_mail_policy_redis_exit_process(store->redis);
     }
 }
 
 
-ngx_mail_policy_ask_t *
-ngx_mail_policy_ask_create(ngx_mail_policy_store_t *store,
-    ngx_uint_t ncharges, ngx_mail_policy_ask_pt handler, void *data)
+ngx_int_t
+ngx_mail_policy_store_unique(ngx_pool_t *pool, ngx_str_t *id)
 {
-    ngx_pool_t             *pool;
-    ngx_mail_policy_ask_t  *ask;
+    static ngx_pid_t   pid;
+    static uint32_t    worker[2];
+    static ngx_uint_t  n;
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return NULL;
-    }
+    if (pid != ngx_pid) {
 
-    ask = ngx_pcalloc(pool, sizeof(ngx_mail_policy_ask_t));
-    if (ask == NULL) {
-        goto failed;
-    }
-
-    ask->charges = ngx_pcalloc(pool,
-                               ncharges * sizeof(ngx_mail_policy_charge_t));
-    if (ask->charges == NULL) {
-        goto failed;
-    }
-
-    ask->pool = pool;
-    ask->ncharges = ncharges;
-    ask->handler = handler;
-    ask->data = data;
-    ask->store = store;
-
-    ask->event.handler = ngx_mail_policy_ask_event_handler;
-    ask->event.data = ask;
-    ask->event.log = ngx_cycle->log;
-
-    return ask;
-
-failed:
-
-    ngx_destroy_pool(pool);
-
-    return NULL;
-}
-
-
-void
-ngx_mail_policy_ask_send(ngx_mail_policy_ask_t *ask)
-{
-    ngx_uint_t                i;
-    ngx_mail_policy_store_t  *store;
-
-    ask->sent = 1;
-
-    store = ask->store;
-
-    for (i = 0; i < ask->ncharges; i++) {
-        if (ngx_mail_policy_store_id(ask->pool, &ask->charges[i]) != NGX_OK) {
-            ngx_mail_policy_ask_answer(ask, NGX_ERROR);
-            return;
+        if (RAND_bytes((u_char *) worker, sizeof(worker)) != 1) {
+            ERR_clear_error();
+            return NGX_ERROR;
         }
+
+        pid = ngx_pid;
     }
 
-    if (ask->ncharges == 0) {
-        ask->at = ngx_mail_policy_shm_now();
-        ngx_mail_policy_ask_answer(ask, NGX_OK);
-        return;
+    id->data = ngx_pnalloc(pool, 16 + 1 + NGX_INT_T_LEN);
+    if (id->data == NULL) {
+        return NGX_ERROR;
     }
 
-    if (store->redis == NULL) {
-        ngx_mail_policy_ask_local(ask);
-        return;
-    }
+    id->len = ngx_sprintf(id->data, "%08xD%08xD-%ui", worker[0], worker[1],
+                          ++n)
+              - id->data;
 
-    if (ngx_mail_policy_redis_charge(store->redis, ask,
-                                     ngx_mail_policy_ask_done)
-        != NGX_OK)
-    {
-        ngx_mail_policy_ask_on_error(ask);
-        return;
-    }
-
-    ngx_add_timer(&ask->event, store->redis->timeout);
+    return NGX_OK;
 }
 
 
-/* Redis has answered, or will not */
-
-static void
-ngx_mail_policy_ask_done(void *data, ngx_int_t rc)
+int
+ngx_mail_policy_store_rate(ngx_uint_t unit, ngx_str_t *text,
+    mpol_rate_t *rate)
 {
-    ngx_mail_policy_ask_t *ask = data;
+    int       rc;
+    unsigned  flags;
 
-    ask->request = NULL;
+    flags = (unit == NGX_MAIL_POLICY_BYTES) ? MPOL_RATE_BYTES
+            : (unit == NGX_MAIL_POLICY_SESSIONS) ? MPOL_RATE_SESSIONS
+            : (unit == NGX_MAIL_POLICY_AUTH_FAILURES) ? MPOL_RATE_NO_BURST
+            : 0;
 
-    if (rc == NGX_ERROR) {
-        ngx_mail_policy_ask_on_error(ask);
-        return;
+    rc = mpol_rate_parse(text->data, text->len, flags, rate);
+
+    if (rc == MPOL_OK && unit == NGX_MAIL_POLICY_SESSIONS) {
+        rate->period = NGX_MAIL_POLICY_LEASE;
     }
 
-    ngx_mail_policy_ask_answer(ask, rc);
-}
-
-
-static void
-ngx_mail_policy_ask_on_error(ngx_mail_policy_ask_t *ask)
-{
-    if (ask->store->exiting) {
-        ngx_mail_policy_ask_answer(ask, NGX_ERROR);
-        return;
-    }
-
-    switch (ask->store->on_error) {
-
-    case NGX_MAIL_POLICY_ON_ERROR_LOCAL:
-        ngx_mail_policy_ask_local(ask);
-        break;
-
-    case NGX_MAIL_POLICY_ON_ERROR_OPEN:
-        ngx_mail_policy_ask_open(ask);
-        break;
-
-    default: /* NGX_MAIL_POLICY_ON_ERROR_CLOSED */
-        ngx_mail_policy_ask_answer(ask, NGX_ERROR);
-    }
-}
-
-
-static void
-ngx_mail_policy_ask_local(ngx_mail_policy_ask_t *ask)
-{
-    ngx_int_t  rc;
-
-    ask->local = 1;
-
-    rc = ngx_mail_policy_shm_charge(ask->store->shm, ask->charges,
-                                    ask->ncharges, &ask->at);
-
-    ngx_mail_policy_ask_answer(ask, rc);
-}
-
-
-static void
-ngx_mail_policy_ask_open(ngx_mail_policy_ask_t *ask)
-{
-    ngx_uint_t        i, u;
-    mpol_decision_t  *decision;
-
-    ask->open = 1;
-    ask->at = ngx_mail_policy_shm_now();
-
-    for (i = 0; i < ask->ncharges; i++) {
-        for (u = 0; u < ask->charges[i].nunits; u++) {
-            decision = &ask->charges[i].units[u].decision;
-
-            decision->used = 0;
-            decision->remaining = MPOL_NEVER;
-            decision->retry = 0;
-            decision->fits = 1;
-        }
-    }
-
-    ngx_mail_policy_ask_answer(ask, NGX_OK);
-}
-
-
-static void
-ngx_mail_policy_ask_answer(ngx_mail_policy_ask_t *ask, ngx_int_t rc)
-{
-    ask->rc = rc;
-    ask->answered = 1;
-
-    if (ask->event.timer_set) {
-        ngx_del_timer(&ask->event);
-    }
-
-    if (!ask->store->exiting) {
-        ngx_post_event(&ask->event, &ngx_posted_events);
-    }
-}
-
-
-static void
-ngx_mail_policy_ask_event_handler(ngx_event_t *ev)
-{
-    ngx_mail_policy_ask_t            *ask;
-    ngx_mail_policy_redis_request_t  *request;
-
-    ask = ev->data;
-
-    if (!ask->answered) {
-        request = ask->request;
-
-        /* all who wait on this connection are answered and posted, we, too */
-        ngx_mail_policy_redis_slow(request->conn);
-        return;
-    }
-
-    ask->handler(ask->data, ask);
-}
-
-
-void
-ngx_mail_policy_ask_keep(ngx_mail_policy_ask_t *ask)
-{
-    ngx_mail_policy_ask_free(ask);
-}
-
-
-void
-ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask)
-{
-    if (ask->answered && ask->rc == NGX_OK && !ask->open && ask->ncharges) {
-
-        if (ask->local) {
-            ngx_mail_policy_shm_give_back(ask->store->shm, ask->charges,
-                                          ask->ncharges, ask->at);
-
-        } else {
-            ngx_mail_policy_redis_give_back(ask->store->redis, ask->charges,
-                                            ask->ncharges, ask->at);
-            ngx_mail_policy_store_linger(ask->store);
-        }
-    }
-
-    if (ask->request) {
-        ngx_mail_policy_store_linger(ask->store);
-    }
-
-    ngx_mail_policy_ask_free(ask);
-}
-
-
-/*
- * An answer may be there already, posted.  If it is still to come, the
- * request gives back by itself what it finds charged.
- */
-
-void
-ngx_mail_policy_ask_cancel(ngx_mail_policy_ask_t *ask)
-{
-    ngx_mail_policy_ask_give_back(ask);
-}
-
-
-static void
-ngx_mail_policy_ask_free(ngx_mail_policy_ask_t *ask)
-{
-    ngx_mail_policy_store_forget(&ask->event, ask->request);
-
-    ngx_destroy_pool(ask->pool);
+    return rc;
 }
 
 
@@ -343,10 +142,10 @@ ngx_mail_policy_ask_free(ngx_mail_policy_ask_t *ask)
  * only.
  */
 
-static void
+void
 ngx_mail_policy_store_linger(ngx_mail_policy_store_t *store)
 {
-    if (store->exiting) {
+    if (store->exiting || store->redis == NULL) {
         return;
     }
 
@@ -381,144 +180,11 @@ ngx_mail_policy_store_linger_handler(ngx_event_t *ev)
 }
 
 
-ngx_mail_policy_lookup_t *
-ngx_mail_policy_lookup_create(ngx_mail_policy_store_t *store,
-    ngx_uint_t nfields, ngx_mail_policy_lookup_pt handler, void *data)
-{
-    ngx_pool_t                *pool;
-    ngx_mail_policy_lookup_t  *lookup;
-
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return NULL;
-    }
-
-    lookup = ngx_pcalloc(pool, sizeof(ngx_mail_policy_lookup_t));
-    if (lookup == NULL) {
-        goto failed;
-    }
-
-    lookup->fields = ngx_pcalloc(pool, 2 * nfields * sizeof(ngx_str_t));
-    if (lookup->fields == NULL) {
-        goto failed;
-    }
-
-    lookup->values = lookup->fields + nfields;
-
-    lookup->pool = pool;
-    lookup->nfields = nfields;
-    lookup->handler = handler;
-    lookup->data = data;
-    lookup->store = store;
-
-    lookup->event.handler = ngx_mail_policy_lookup_event_handler;
-    lookup->event.data = lookup;
-    lookup->event.log = ngx_cycle->log;
-
-    return lookup;
-
-failed:
-
-    ngx_destroy_pool(pool);
-
-    return NULL;
-}
-
-
-void
-ngx_mail_policy_lookup_send(ngx_mail_policy_lookup_t *lookup)
-{
-    ngx_mail_policy_redis_t  *redis;
-
-    lookup->sent = 1;
-
-    redis = lookup->store->redis;
-
-    if (redis == NULL
-        || ngx_mail_policy_redis_lookup(redis, lookup,
-                                        ngx_mail_policy_lookup_finish)
-           != NGX_OK)
-    {
-        ngx_mail_policy_lookup_finish(lookup, NGX_ERROR);
-        return;
-    }
-
-    ngx_add_timer(&lookup->event, redis->timeout);
-}
-
-
-static void
-ngx_mail_policy_lookup_finish(void *data, ngx_int_t rc)
-{
-    ngx_mail_policy_lookup_t *lookup = data;
-
-    lookup->request = NULL;
-    lookup->rc = rc;
-
-    if (lookup->event.timer_set) {
-        ngx_del_timer(&lookup->event);
-    }
-
-    if (!lookup->store->exiting) {
-        ngx_post_event(&lookup->event, &ngx_posted_events);
-    }
-}
-
-
-static void
-ngx_mail_policy_lookup_event_handler(ngx_event_t *ev)
-{
-    ngx_mail_policy_lookup_t         *lookup;
-    ngx_mail_policy_redis_request_t  *request;
-
-    lookup = ev->data;
-    request = lookup->request;
-
-    if (request) {
-        ngx_mail_policy_redis_slow(request->conn);
-        return;
-    }
-
-    lookup->handler(lookup->data, lookup);
-}
-
-
-void
-ngx_mail_policy_lookup_done(ngx_mail_policy_lookup_t *lookup)
-{
-    ngx_mail_policy_lookup_free(lookup);
-}
-
-
-void
-ngx_mail_policy_lookup_cancel(ngx_mail_policy_lookup_t *lookup)
-{
-    ngx_mail_policy_lookup_free(lookup);
-}
-
-
-static void
-ngx_mail_policy_lookup_free(ngx_mail_policy_lookup_t *lookup)
-{
-    ngx_uint_t  i;
-
-    ngx_mail_policy_store_forget(&lookup->event, lookup->request);
-
-    for (i = 0; i < lookup->nfields; i++) {
-        if (lookup->values[i].data) {
-            ngx_explicit_memzero(lookup->values[i].data,
-                                 lookup->values[i].len);
-        }
-    }
-
-    ngx_destroy_pool(lookup->pool);
-}
-
-
 /* neither the event nor the request will find its owner any more */
 
-static void
-ngx_mail_policy_store_forget(ngx_event_t *ev, void *request)
+void
+ngx_mail_policy_store_forget(ngx_event_t *ev,
+    ngx_mail_policy_redis_request_t *request)
 {
     if (ev->timer_set) {
         ngx_del_timer(ev);
@@ -529,7 +195,7 @@ ngx_mail_policy_store_forget(ngx_event_t *ev, void *request)
     }
 
     if (request) {
-        ((ngx_mail_policy_redis_request_t *) request)->data = NULL;
+        request->data = NULL;
     }
 }
 
@@ -539,7 +205,7 @@ ngx_mail_policy_store_forget(ngx_event_t *ev, void *request)
  * braces are the hash tag of a Redis Cluster; there are none in the key.
  */
 
-static ngx_int_t
+ngx_int_t
 ngx_mail_policy_store_id(ngx_pool_t *pool, ngx_mail_policy_charge_t *charge)
 {
     u_char  *p, key[NGX_MAIL_POLICY_KEY_MAX];

@@ -16,19 +16,24 @@
  * do, charge all; else none."  It lives on memory of its own, not on the
  * session's, so that it survives whoever asked.
  *
- *     create -> send -> handler -> keep | give_back
- *                  \-> cancel
+ *     create -> send -> handler -> keep | settle | give_back
+ *                  \-> give_back
  *
  * The owner ends its ownership by exactly one of
  *
  *     ngx_mail_policy_ask_keep()       the charge stands (or nothing was
  *                                      charged); the ask is freed
- *     ngx_mail_policy_ask_give_back()  what was charged is taken back, in
- *                                      the store that charged it; freed
- *     ngx_mail_policy_ask_cancel()     before the handler has run: it will
- *                                      not run any more; a charge that is
- *                                      answered later is given back by
- *                                      itself; freed then
+ *     ngx_mail_policy_ask_settle()     of each unit "kept" stands, the rest
+ *                                      is taken back in the store that
+ *                                      charged it; the ask is freed
+ *     ngx_mail_policy_ask_give_back()  nothing stands, but charges that are
+ *                                      "stands"; before the handler has run
+ *                                      it will not run any more, and what is
+ *                                      charged later is given back by
+ *                                      itself; freed
+ *
+ * Leases (of the unit sessions) are renewed by the store until the ask that
+ * took them is ended.
  *
  * The handler is never called from within send(): an answer that is there
  * at once (shared memory, store away) comes from a posted event.  It is
@@ -47,10 +52,24 @@
 #include "mpol_counter.h"
 
 
-#define NGX_MAIL_POLICY_MESSAGES    0
-#define NGX_MAIL_POLICY_RECIPIENTS  1
-#define NGX_MAIL_POLICY_BYTES       2
-#define NGX_MAIL_POLICY_UNITS       3
+/* the first four are counters, the others sets whose members expire */
+#define NGX_MAIL_POLICY_MESSAGES       0
+#define NGX_MAIL_POLICY_RECIPIENTS     1
+#define NGX_MAIL_POLICY_BYTES          2
+#define NGX_MAIL_POLICY_CONNECTIONS    3
+#define NGX_MAIL_POLICY_SESSIONS       4
+#define NGX_MAIL_POLICY_AUTH_FAILURES  5
+#define NGX_MAIL_POLICY_UNITS          6
+
+#define ngx_mail_policy_asked(unit)    ((ngx_uint_t) 1 << (unit))
+
+
+/* where the rate in force stands */
+#define NGX_MAIL_POLICY_FROM_CONF      0
+#define NGX_MAIL_POLICY_FROM_DEFAULT   1
+#define NGX_MAIL_POLICY_FROM_PLAN      2
+#define NGX_MAIL_POLICY_FROM_DOMAIN    3
+#define NGX_MAIL_POLICY_FROM_OWN       4
 
 
 #define NGX_MAIL_POLICY_ON_ERROR_LOCAL   0
@@ -58,9 +77,16 @@
 #define NGX_MAIL_POLICY_ON_ERROR_CLOSED  2
 
 
+/* microseconds that a lease lasts without being renewed */
+#define NGX_MAIL_POLICY_LEASE            ((uint64_t) 60 * 1000000)
+
+
 typedef struct ngx_mail_policy_store_s   ngx_mail_policy_store_t;
 typedef struct ngx_mail_policy_redis_s   ngx_mail_policy_redis_t;
 typedef struct ngx_mail_policy_ask_s     ngx_mail_policy_ask_t;
+typedef struct ngx_mail_policy_call_s    ngx_mail_policy_call_t;
+typedef struct ngx_mail_policy_sent_s    ngx_mail_policy_sent_t;
+typedef struct ngx_mail_policy_waiter_s  ngx_mail_policy_waiter_t;
 typedef struct ngx_mail_policy_lookup_s  ngx_mail_policy_lookup_t;
 
 typedef void (*ngx_mail_policy_ask_pt)(void *data, ngx_mail_policy_ask_t *ask);
@@ -69,9 +95,10 @@ typedef void (*ngx_mail_policy_lookup_pt)(void *data,
 
 
 typedef struct {
-    mpol_rate_t               rate;     /* in: the directive's, kind NONE if
-                                           it sets none; out: in force */
+    mpol_rate_t               rate;     /* out: in force */
+    ngx_uint_t                from;     /* out: NGX_MAIL_POLICY_FROM_... */
     uint64_t                  amount;   /* in */
+    uint64_t                  kept;     /* in, of settle(): what stands */
     mpol_decision_t           decision; /* out */
 } ngx_mail_policy_charge_unit_t;
 
@@ -81,12 +108,37 @@ typedef struct {
     ngx_str_t                      name;    /* the limit's */
     ngx_str_t                      key;     /* the counted value, not empty;
                                                escaped by the store */
+    mpol_rate_t                   *conf;    /* in: the directive's, of each
+                                               unit, kind NONE if it sets
+                                               none; outlives the ask */
     ngx_mail_policy_charge_unit_t  units[NGX_MAIL_POLICY_UNITS];
-    ngx_uint_t                     nunits;  /* how many of units are used,
-                                               in the order of the numbers
-                                               above */
-    ngx_str_t                      id;      /* the store's own:
-                                               <name>:{<key, escaped>} */
+    ngx_uint_t                     asked;   /* mask of units */
+
+    ngx_str_t                      member;  /* sessions: the lease's id, 64
+                                               octets at the most;
+                                               auth_failures: four hex digits
+                                               for login and password */
+    ngx_str_t                      client;  /* auth_failures: four hex digits
+                                               for login and client */
+
+    unsigned                       combined:1;  /* in: the key is made of
+                                               several values */
+    unsigned                       soft:1;  /* in: refuses nobody */
+    unsigned                       stands:1;    /* in: not given back */
+
+    /* the answer */
+
+    unsigned                       charged:1;
+    unsigned                       local:1; /* by shared memory */
+    unsigned                       open:1;  /* by nobody: on_error=open */
+    uint64_t                       at;      /* that store's time, microseconds
+                                               */
+
+    /* the store's own */
+
+    unsigned                       forced:1;    /* own rates do not count */
+    uint32_t                       outage;      /* see shm.h */
+    ngx_str_t                      id;      /* <name>:{<key, escaped>} */
 } ngx_mail_policy_charge_t;
 
 
@@ -98,25 +150,33 @@ struct ngx_mail_policy_ask_s {
     ngx_mail_policy_ask_pt         handler;
     void                          *data;
 
+    unsigned                       succeeded:1; /* in, of give_back(): the
+                                               login did; exempts its client */
+
     /* the answer: valid in the handler and until the ask is ended */
 
-    ngx_int_t                      rc;      /* NGX_OK: all charged;
+    ngx_int_t                      rc;      /* NGX_OK: charged, but for soft
+                                               ones that did not fit;
                                                NGX_DECLINED: at least one did
                                                not fit, nothing charged;
                                                NGX_ERROR: store away and
                                                on_error=closed */
-    uint64_t                       at;      /* store's time, microseconds */
-    unsigned                       local:1; /* answered by shared memory */
-    unsigned                       open:1;  /* NGX_OK because on_error=open */
 
     /* the store's own */
 
-    unsigned                       sent:1;
     unsigned                       answered:1;
+    unsigned                       expired:1;   /* the deadline is over */
+    ngx_uint_t                     round;
+    ngx_uint_t                     pending; /* answers still to come */
     ngx_mail_policy_store_t       *store;
-    void                          *request;
-    ngx_event_t                    event;
-    ngx_queue_t                    queue;
+    ngx_pool_t                    *work;    /* for what follows; gone when it
+                                               is answered */
+    ngx_mail_policy_call_t        *parts;   /* what went to Redis, and how */
+    ngx_uint_t                     nparts;
+    ngx_mail_policy_sent_t        *sent;    /* rates, of each charge */
+    ngx_mail_policy_waiter_t      *waiters; /* for entries that are read */
+    ngx_event_t                    event;   /* deadline; then the answer */
+    ngx_event_t                   *renew;   /* of leases; NULL: has none */
 };
 
 
@@ -131,13 +191,15 @@ struct ngx_mail_policy_lookup_s {
     void                          *data;
 
     ngx_int_t                      rc;      /* NGX_OK, also if there is no
-                                               such record; NGX_ERROR: store
-                                               away, or not a hash */
+                                               such record; NGX_DECLINED: it
+                                               is not a hash; NGX_ERROR: store
+                                               away */
     ngx_str_t                     *values;  /* nfields of them; data NULL
                                                where there is none; zeroed
                                                by the store when freed */
 
     unsigned                       sent:1;
+    unsigned                       starting:1;  /* waits for the store */
     ngx_mail_policy_store_t       *store;
     void                          *request;
     ngx_event_t                    event;
@@ -145,11 +207,35 @@ struct ngx_mail_policy_lookup_s {
 };
 
 
+/*
+ * What edges with one store have in common and clients do not know, of the
+ * password of policy_redis; without one, what this machine alone knows.  20
+ * octets.
+ */
+u_char *ngx_mail_policy_store_secret(ngx_mail_policy_store_t *store);
+
+/* what no other worker on any machine has; on pool */
+ngx_int_t ngx_mail_policy_store_unique(ngx_pool_t *pool, ngx_str_t *id);
+
+/* names by NGX_MAIL_POLICY_...: of parameters, entries, in keys, scripts */
+extern ngx_str_t  ngx_mail_policy_store_units[];
+
+/* a rate of a unit as operators write it; MPOL_OK or a positive error */
+int ngx_mail_policy_store_rate(ngx_uint_t unit, ngx_str_t *text,
+    mpol_rate_t *rate);
+
+
 /* configuration */
 
 /* directives "policy_zone size" and "policy_redis url [name=value]..." */
 char *ngx_mail_policy_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_mail_policy_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_mail_policy_redis_ssl_verify(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_mail_policy_redis_ssl_trusted_certificate(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_mail_policy_redis_ssl_name(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 /*
  * create: at the beginning of mail{}; init: at its end, adds the default
@@ -174,8 +260,18 @@ ngx_mail_policy_ask_t *ngx_mail_policy_ask_create(
     ngx_mail_policy_ask_pt handler, void *data);
 void ngx_mail_policy_ask_send(ngx_mail_policy_ask_t *ask);
 void ngx_mail_policy_ask_keep(ngx_mail_policy_ask_t *ask);
+void ngx_mail_policy_ask_settle(ngx_mail_policy_ask_t *ask);
 void ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask);
-void ngx_mail_policy_ask_cancel(ngx_mail_policy_ask_t *ask);
+
+/* 1 if all units that a charge asked of fitted */
+ngx_uint_t ngx_mail_policy_charge_fits(ngx_mail_policy_charge_t *charge);
+
+/*
+ * A line for the help desk in the stream "events": n names and values, in
+ * turns.  Nobody waits for it; nothing where there is no Redis.
+ */
+void ngx_mail_policy_store_event(ngx_mail_policy_store_t *store,
+    ngx_str_t *words, ngx_uint_t n);
 
 /* the same for lookups; done() after the handler, cancel() before it */
 ngx_mail_policy_lookup_t *ngx_mail_policy_lookup_create(

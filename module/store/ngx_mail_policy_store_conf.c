@@ -5,18 +5,19 @@
 
 
 /*
- * The directives policy_zone and policy_redis.  No events arrive here.
+ * The directives policy_zone, policy_redis and policy_redis_ssl_*.  No events
+ * arrive here.
  *
- *     policy_redis  redis://[user:password@]host[:port][/db]  [name=value]...
- *     policy_redis  unix:/path  [db=number]  [name=value]...
+ *     policy_redis  url...  [name=value]...  [cluster]
  *
- * No message shows the URL: there may be a password in it.
+ * No message shows a URL: there may be a password in it.
  */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
+#include <ngx_sha1.h>
 
 #include "ngx_mail_policy_store_conf.h"
 
@@ -24,24 +25,19 @@
 #define NGX_MAIL_POLICY_ZONE_SIZE      (8 * 1024 * 1024)
 #define NGX_MAIL_POLICY_ZONE_MIN       (256 * 1024)
 
-#define NGX_MAIL_POLICY_REDIS_PORT     6379
-
-#define NGX_MAIL_POLICY_REDIS_FORM                                           \
-    "write \"redis://[user:password@]host[:port][/db]\" or \"unix:/path\""
-
-
 typedef struct {
     ngx_str_t     name;                 /* "prefix=" */
     const char *(*set)(ngx_mail_policy_store_t *store, ngx_str_t *value);
 } ngx_mail_policy_redis_param_t;
 
 
-static const char *ngx_mail_policy_redis_url(ngx_conf_t *cf,
-    ngx_mail_policy_redis_t *redis, ngx_str_t *url);
-static const char *ngx_mail_policy_redis_userinfo(ngx_conf_t *cf,
-    ngx_mail_policy_redis_t *redis, u_char *p, u_char *last);
-static ngx_int_t ngx_mail_policy_redis_unescape(ngx_pool_t *pool,
-    ngx_str_t *out, u_char *p, u_char *last);
+static void ngx_mail_policy_store_derive(ngx_mail_policy_store_t *store);
+static ngx_int_t ngx_mail_policy_store_init_redis(ngx_conf_t *cf,
+    ngx_mail_policy_store_t *store);
+static ngx_uint_t ngx_mail_policy_redis_is_url(ngx_str_t *value);
+static char *ngx_mail_policy_store_set(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf, char *(*set)(ngx_conf_t *cf, ngx_command_t *cmd, void *conf),
+    size_t offset);
 static char *ngx_mail_policy_redis_param(ngx_conf_t *cf,
     ngx_mail_policy_store_t *store, ngx_str_t *value, ngx_uint_t *seen);
 static const char *ngx_mail_policy_redis_set_prefix(
@@ -52,9 +48,15 @@ static const char *ngx_mail_policy_redis_set_connections(
     ngx_mail_policy_store_t *store, ngx_str_t *value);
 static const char *ngx_mail_policy_redis_set_db(
     ngx_mail_policy_store_t *store, ngx_str_t *value);
+static const char *ngx_mail_policy_redis_set_cache(
+    ngx_mail_policy_store_t *store, ngx_str_t *value);
+static const char *ngx_mail_policy_redis_set_events(
+    ngx_mail_policy_store_t *store, ngx_str_t *value);
 static const char *ngx_mail_policy_redis_set_on_error(
     ngx_mail_policy_store_t *store, ngx_str_t *value);
-static const char *ngx_mail_policy_redis_set_later(
+static const char *ngx_mail_policy_redis_set_sentinel(
+    ngx_mail_policy_store_t *store, ngx_str_t *value);
+static const char *ngx_mail_policy_redis_set_cluster(
     ngx_mail_policy_store_t *store, ngx_str_t *value);
 
 
@@ -63,9 +65,11 @@ static ngx_mail_policy_redis_param_t  ngx_mail_policy_redis_params[] = {
     { ngx_string("timeout="), ngx_mail_policy_redis_set_timeout },
     { ngx_string("connections="), ngx_mail_policy_redis_set_connections },
     { ngx_string("db="), ngx_mail_policy_redis_set_db },
+    { ngx_string("cache="), ngx_mail_policy_redis_set_cache },
+    { ngx_string("events="), ngx_mail_policy_redis_set_events },
     { ngx_string("on_error="), ngx_mail_policy_redis_set_on_error },
-    { ngx_string("sentinel="), ngx_mail_policy_redis_set_later },
-    { ngx_string("cluster"), ngx_mail_policy_redis_set_later },
+    { ngx_string("sentinel="), ngx_mail_policy_redis_set_sentinel },
+    { ngx_string("cluster"), ngx_mail_policy_redis_set_cluster },
     { ngx_null_string, NULL }
 };
 
@@ -83,7 +87,15 @@ static const struct {
 ngx_mail_policy_store_t *
 ngx_mail_policy_store_create(ngx_conf_t *cf)
 {
-    return ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_store_t));
+    ngx_mail_policy_store_t  *store;
+
+    store = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_store_t));
+
+    if (store) {
+        store->ssl_verify = NGX_CONF_UNSET;
+    }
+
+    return store;
 }
 
 
@@ -94,10 +106,62 @@ ngx_mail_policy_store_init(ngx_conf_t *cf, ngx_mail_policy_store_t *store)
         store->zone_size = NGX_MAIL_POLICY_ZONE_SIZE;
     }
 
+    if (ngx_mail_policy_store_init_redis(cf, store) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     store->shm = ngx_mail_policy_shm_add(cf, store->zone_size,
                                          &ngx_mail_policy_module);
-
     return store->shm ? NGX_OK : NGX_ERROR;
+}
+
+
+/* edges that share a Redis share its password */
+
+static void
+ngx_mail_policy_store_derive(ngx_mail_policy_store_t *store)
+{
+    ngx_sha1_t  ctx;
+
+    ngx_sha1_init(&ctx);
+    ngx_sha1_update(&ctx, "mail_policy", sizeof("mail_policy") - 1);
+    ngx_sha1_update(&ctx, store->redis->password.data,
+                    store->redis->password.len);
+    ngx_sha1_final(store->secret, &ctx);
+
+    ngx_explicit_memzero(&ctx, sizeof(ngx_sha1_t));
+}
+
+
+u_char *
+ngx_mail_policy_store_secret(ngx_mail_policy_store_t *store)
+{
+    return (store->redis && store->redis->password.len)
+           ? store->secret : ngx_mail_policy_shm_secret(store->shm);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_store_init_redis(ngx_conf_t *cf,
+    ngx_mail_policy_store_t *store)
+{
+    ngx_mail_policy_redis_t  *redis;
+
+    redis = store->redis;
+
+    if (redis == NULL) {
+        return NGX_OK;
+    }
+
+    ngx_conf_init_value(store->ssl_verify, 1);
+
+    redis->ssl_verify = store->ssl_verify;
+    redis->ssl_trusted = store->ssl_trusted_certificate;
+    redis->ssl_name = store->ssl_name;
+
+    ngx_mail_policy_store_derive(store);
+
+    return ngx_mail_policy_redis_ssl_init(cf, redis);
 }
 
 
@@ -150,7 +214,7 @@ char *
 ngx_mail_policy_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_str_t                *value;
-    ngx_uint_t                i, seen;
+    ngx_uint_t                i, n, seen;
     const char               *text;
     ngx_mail_policy_redis_t  *redis;
     ngx_mail_policy_store_t  *store;
@@ -172,10 +236,20 @@ ngx_mail_policy_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     store->redis = redis;
     store->on_error = NGX_MAIL_POLICY_ON_ERROR_LOCAL;
+    store->cache = 2000;
+    store->events = 10000;
 
     value = cf->args->elts;
 
-    for (i = 2, seen = 0; i < cf->args->nelts; i++) {
+    /* what URLs may be depends on the parameters, which are behind them */
+
+    for (n = 1; n + 1 < cf->args->nelts; n++) {
+        if (!ngx_mail_policy_redis_is_url(&value[n + 1])) {
+            break;
+        }
+    }
+
+    for (i = n + 1, seen = 0; i < cf->args->nelts; i++) {
         if (ngx_mail_policy_redis_param(cf, store, &value[i], &seen)
             != NGX_CONF_OK)
         {
@@ -183,7 +257,7 @@ ngx_mail_policy_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
-    text = ngx_mail_policy_redis_url(cf, redis, &value[1]);
+    text = ngx_mail_policy_redis_urls(cf, redis, &value[1], n);
 
     if (text) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -198,180 +272,56 @@ ngx_mail_policy_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-/* NULL, or what is wrong */
+/* or something with a password in it that was meant to be one */
 
-static const char *
-ngx_mail_policy_redis_url(ngx_conf_t *cf, ngx_mail_policy_redis_t *redis,
-    ngx_str_t *url)
+static ngx_uint_t
+ngx_mail_policy_redis_is_url(ngx_str_t *value)
 {
-    u_char      *p, *at, *last, *slash;
-    ngx_int_t    n;
-    ngx_url_t    u;
-    const char  *text;
-
-    ngx_memzero(&u, sizeof(ngx_url_t));
-
-    p = url->data;
-    last = url->data + url->len;
-
-    if (url->len > 6 && ngx_strncasecmp(p, (u_char *) "unix:/", 6) == 0) {
-
-        u.url = *url;
-
-    } else if (url->len > 8
-               && ngx_strncasecmp(p, (u_char *) "redis://", 8) == 0)
-    {
-        p += 8;
-
-        slash = ngx_strlchr(p, last, '/');
-
-        if (slash) {
-            n = (last - slash == 1) ? 0
-                                    : ngx_atoi(slash + 1, last - slash - 1);
-
-            if (n == NGX_ERROR) {
-                return "what follows the host is no database number, "
-                       NGX_MAIL_POLICY_REDIS_FORM ", and \"%2F\" for a \"/\" "
-                       "in the password";
-            }
-
-            if (redis->db) {
-                return "the database is set twice, leave out \"db=\"";
-            }
-
-            redis->db = n;
-            last = slash;
-        }
-
-        for (at = last; at > p && at[-1] != '@'; at--) { /* void */ }
-
-        if (at > p) {
-            text = ngx_mail_policy_redis_userinfo(cf, redis, p, at - 1);
-            if (text) {
-                return text;
-            }
-        }
-
-        u.url.data = at;
-        u.url.len = last - at;
-
-    } else if (url->len > 9
-               && ngx_strncasecmp(p, (u_char *) "rediss://", 9) == 0)
-    {
-        return "TLS is not supported by this version, write \"redis://...\"";
-
-    } else {
-        return NGX_MAIL_POLICY_REDIS_FORM;
-    }
-
-    u.default_port = NGX_MAIL_POLICY_REDIS_PORT;
-
-    if (ngx_parse_url(cf->pool, &u) != NGX_OK || u.naddrs == 0) {
-
-        p = ngx_pnalloc(cf->pool, 256);
-        if (p == NULL) {
-            return "no memory";
-        }
-
-        (void) ngx_snprintf(p, 256, "%s, " NGX_MAIL_POLICY_REDIS_FORM "%Z",
-                            u.err ? u.err : "no address");
-
-        return (char *) p;
-    }
-
-    redis->addrs = u.addrs;
-    redis->naddrs = u.naddrs;
-
-    redis->name.data = ngx_pnalloc(cf->pool, url->len + sizeof(" db=")
-                                             + NGX_INT_T_LEN);
-    if (redis->name.data == NULL) {
-        return "no memory";
-    }
-
-    p = ngx_sprintf(redis->name.data, "%s%V",
-                    (u.family == AF_UNIX) ? "" : "redis://", &u.url);
-
-    if (redis->db) {
-        p = ngx_sprintf(p, (u.family == AF_UNIX) ? " db=%ui" : "/%ui",
-                        redis->db);
-    }
-
-    redis->name.len = p - redis->name.data;
-
-    return NULL;
+    return ngx_strlchr(value->data, value->data + value->len, '@') != NULL
+           || ngx_strnstr(value->data, ":/", value->len) != NULL;
 }
 
 
-static const char *
-ngx_mail_policy_redis_userinfo(ngx_conf_t *cf, ngx_mail_policy_redis_t *redis,
-    u_char *p, u_char *last)
+char *
+ngx_mail_policy_redis_ssl_verify(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
 {
-    u_char  *colon;
-
-    colon = ngx_strlchr(p, last, ':');
-
-    if (colon == NULL) {
-        return "is it a user or a password before the \"@\"? write "
-               "\"redis://user:password@...\" or \"redis://:password@...\"";
-    }
-
-    if (ngx_mail_policy_redis_unescape(cf->pool, &redis->user, p, colon)
-        != NGX_OK
-        || ngx_mail_policy_redis_unescape(cf->pool, &redis->password,
-                                          colon + 1, last)
-           != NGX_OK)
-    {
-        return "a \"%\" in user and password begins two hexadecimal digits, "
-               "write \"%25\" for itself";
-    }
-
-    if (redis->password.len == 0) {
-        return "the password is empty, write \"redis://host...\" for none";
-    }
-
-    return NULL;
+    return ngx_mail_policy_store_set(cf, cmd, conf, ngx_conf_set_flag_slot,
+                               offsetof(ngx_mail_policy_store_t, ssl_verify));
 }
 
 
-/* the result is NUL-terminated, too */
-
-static ngx_int_t
-ngx_mail_policy_redis_unescape(ngx_pool_t *pool, ngx_str_t *out, u_char *p,
-    u_char *last)
+char *
+ngx_mail_policy_redis_ssl_trusted_certificate(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf)
 {
-    u_char     *dst;
-    ngx_int_t   n;
+    return ngx_mail_policy_store_set(cf, cmd, conf, ngx_conf_set_str_slot,
+                  offsetof(ngx_mail_policy_store_t, ssl_trusted_certificate));
+}
 
-    out->data = ngx_pnalloc(pool, last - p + 1);
-    if (out->data == NULL) {
-        return NGX_ERROR;
-    }
 
-    for (dst = out->data; p < last; p++) {
+char *
+ngx_mail_policy_redis_ssl_name(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    return ngx_mail_policy_store_set(cf, cmd, conf, ngx_conf_set_str_slot,
+                                 offsetof(ngx_mail_policy_store_t, ssl_name));
+}
 
-        if (*p != '%') {
-            *dst++ = *p;
-            continue;
-        }
 
-        if (last - p < 3) {
-            return NGX_ERROR;
-        }
+static char *
+ngx_mail_policy_store_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf,
+    char *(*set)(ngx_conf_t *cf, ngx_command_t *cmd, void *conf),
+    size_t offset)
+{
+    ngx_command_t             to;
+    ngx_mail_policy_store_t  *store;
 
-        n = ngx_hextoi(p + 1, 2);
+    store = *(ngx_mail_policy_store_t **) ((u_char *) conf + cmd->offset);
 
-        if (n == NGX_ERROR || n == 0) {
-            return NGX_ERROR;
-        }
+    to = *cmd;
+    to.offset = offset;
 
-        *dst++ = (u_char) n;
-        p += 2;
-    }
-
-    *dst = '\0';
-    out->len = dst - out->data;
-
-    return NGX_OK;
+    return set(cf, &to, store);
 }
 
 
@@ -384,12 +334,10 @@ ngx_mail_policy_redis_param(ngx_conf_t *cf, ngx_mail_policy_store_t *store,
     const char                     *text;
     ngx_mail_policy_redis_param_t  *param;
 
-    if (ngx_strlchr(value->data, value->data + value->len, '@')
-        || ngx_strnstr(value->data, ":/", value->len))
-    {
+    if (ngx_mail_policy_redis_is_url(value)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "several servers in \"policy_redis\" are not "
-                           "supported by this version, write one URL");
+                           "a parameter of \"policy_redis\" stands in front "
+                           "of a URL, write the URLs first");
         return NGX_CONF_ERROR;
     }
 
@@ -409,8 +357,9 @@ ngx_mail_policy_redis_param(ngx_conf_t *cf, ngx_mail_policy_store_t *store,
     if (param[i].name.len == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "unknown parameter \"%V\" of \"policy_redis\", "
-                           "write prefix=, timeout=, connections=, on_error= "
-                           "or db=", value);
+                           "write prefix=, timeout=, connections=, db=, "
+                           "sentinel=, cluster, cache=, events= or on_error=",
+                           value);
         return NGX_CONF_ERROR;
     }
 
@@ -520,6 +469,44 @@ ngx_mail_policy_redis_set_db(ngx_mail_policy_store_t *store, ngx_str_t *value)
 
 
 static const char *
+ngx_mail_policy_redis_set_cache(ngx_mail_policy_store_t *store,
+    ngx_str_t *value)
+{
+    ngx_int_t  cache;
+
+    cache = ngx_parse_time(value, 0);
+
+    if (cache == NGX_ERROR || cache > 3600000) {
+        return "write how long entries of domains, defaults and plans are "
+               "remembered, at most an hour, as \"cache=2s\"";
+    }
+
+    store->cache = cache;
+
+    return NULL;
+}
+
+
+static const char *
+ngx_mail_policy_redis_set_events(ngx_mail_policy_store_t *store,
+    ngx_str_t *value)
+{
+    ngx_int_t  n;
+
+    n = ngx_atoi(value->data, value->len);
+
+    if (n == NGX_ERROR || n > 10000000) {
+        return "write how many events are kept, or 0 for none, as "
+               "\"events=10000\"";
+    }
+
+    store->events = n;
+
+    return NULL;
+}
+
+
+static const char *
 ngx_mail_policy_redis_set_on_error(ngx_mail_policy_store_t *store,
     ngx_str_t *value)
 {
@@ -544,11 +531,37 @@ ngx_mail_policy_redis_set_on_error(ngx_mail_policy_store_t *store,
 
 
 static const char *
-ngx_mail_policy_redis_set_later(ngx_mail_policy_store_t *store,
+ngx_mail_policy_redis_set_sentinel(ngx_mail_policy_store_t *store,
     ngx_str_t *value)
 {
-    (void) store;
-    (void) value;
+    size_t  i;
 
-    return "it is not supported by this version, write the URL of one Redis";
+    for (i = 0; i < value->len; i++) {
+        if (value->data[i] <= ' ' || value->data[i] > '~') {
+            break;
+        }
+    }
+
+    if (i < value->len || value->len == 0 || value->len > 64) {
+        return "write the name that the Sentinels have for the master, as "
+               "\"sentinel=mymaster\"";
+    }
+
+    store->redis->sentinel = *value;
+
+    return NULL;
+}
+
+
+static const char *
+ngx_mail_policy_redis_set_cluster(ngx_mail_policy_store_t *store,
+    ngx_str_t *value)
+{
+    if (value->len) {
+        return "write \"cluster\"";
+    }
+
+    store->redis->cluster = 1;
+
+    return NULL;
 }

@@ -28,7 +28,7 @@ MODULE_FLAGS="-fsanitize=fuzzer-no-link,undefined
 # what the driver has instead of the network, the threads and the store
 WRAPPED="socket connect bind listen setsockopt getsockopt epoll_wait
     ngx_thread_task_post ngx_mail_policy_ask_send ngx_mail_policy_ask_keep
-    ngx_mail_policy_ask_give_back ngx_mail_policy_ask_cancel"
+    ngx_mail_policy_ask_give_back ngx_mail_policy_ask_settle"
 
 
 die()

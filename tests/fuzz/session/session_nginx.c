@@ -50,7 +50,7 @@ static unsigned                        session_nasks;
 void __real_ngx_mail_policy_ask_send(ngx_mail_policy_ask_t *ask);
 void __real_ngx_mail_policy_ask_keep(ngx_mail_policy_ask_t *ask);
 void __real_ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask);
-void __real_ngx_mail_policy_ask_cancel(ngx_mail_policy_ask_t *ask);
+void __real_ngx_mail_policy_ask_settle(ngx_mail_policy_ask_t *ask);
 
 
 void
@@ -315,7 +315,8 @@ session_nginx_used(const char *limit, const char *key, unsigned unit,
     unsigned (*peers)(void))
 {
     int                             used[NGX_MAIL_POLICY_UNITS];
-    mpol_rate_t                     rate;
+    static mpol_rate_t              rates[NGX_MAIL_POLICY_UNITS];
+    ngx_uint_t                      i;
     ngx_mail_policy_ask_t          *ask;
     ngx_mail_policy_charge_t       *charge;
 
@@ -326,10 +327,13 @@ session_nginx_used(const char *limit, const char *key, unsigned unit,
     ask = ngx_mail_policy_ask_create(session_main_conf->store, 1,
                                      session_nginx_asked, used);
 
-    rate.kind = MPOL_RATE_WINDOW;
-    rate.count = 1;
-    rate.period = UINT64_C(3600000000);
-    rate.burst = 0;
+    memset(rates, 0, sizeof(rates));
+
+    for (i = 0; i < 2; i++) {
+        rates[i].kind = MPOL_RATE_WINDOW;
+        rates[i].count = 1;
+        rates[i].period = UINT64_C(3600000000);
+    }
 
     charge = ask->charges;
 
@@ -337,9 +341,9 @@ session_nginx_used(const char *limit, const char *key, unsigned unit,
     charge->name.len = strlen(limit);
     charge->key.data = (u_char *) key;
     charge->key.len = strlen(key);
-    charge->nunits = 2;
-    charge->units[NGX_MAIL_POLICY_MESSAGES].rate = rate;
-    charge->units[NGX_MAIL_POLICY_RECIPIENTS].rate = rate;
+    charge->conf = rates;
+    charge->asked = ngx_mail_policy_asked(NGX_MAIL_POLICY_MESSAGES)
+                    | ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS);
 
     used[unit] = -1;
 
@@ -477,8 +481,8 @@ __wrap_ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask)
 
 
 void
-__wrap_ngx_mail_policy_ask_cancel(ngx_mail_policy_ask_t *ask)
+__wrap_ngx_mail_policy_ask_settle(ngx_mail_policy_ask_t *ask)
 {
     session_nginx_forget(ask);
-    __real_ngx_mail_policy_ask_cancel(ask);
+    __real_ngx_mail_policy_ask_settle(ask);
 }

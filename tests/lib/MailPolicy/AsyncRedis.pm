@@ -6,7 +6,7 @@ package MailPolicy::AsyncRedis;
 #     $fake->mode('A3 late');
 #
 #     good           all is answered
-#     A3 never       no answer
+#     A3 never       no answer, as long as this is the mode
 #     A3 late        the answer, behind LATE seconds
 #     A3 soon        the answer, behind SOON seconds
 #     A3 twice       the answer, twice
@@ -26,7 +26,7 @@ use constant { LATE => 1, SOON => 0.3 };
 my $CRLF = "\r\n";
 
 my %DO = (
-    never => sub { () },
+    never => sub { (\'HOLD', $_[0]) },
     late  => sub { (\LATE, $_[0]) },
     soon  => sub { (\SOON, $_[0]) },
     twice => sub { ($_[0] x 2) },

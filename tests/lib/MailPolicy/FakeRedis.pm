@@ -2,15 +2,16 @@ package MailPolicy::FakeRedis;
 
 # A Redis that answers as told, in a process of its own: what a real one
 # would not say.  It knows PING, and charge.lua and giveback.lua as they are
-# called (EVALSHA, EVAL).
+# called (EVALSHA, EVAL).  Entries of domains, defaults and plans there are
+# none, in any mode.
 #
 #     my $fake = MailPolicy::FakeRedis->new(dir => ..., port => ...,
 #         modes => { good => sub { ... }, ... });
 #     $fake->mode('good');
 #
 # A mode is called with the command's words and returns what is done: a list
-# of octets to write, numbers (seconds to wait before what follows), and
-# 'CLOSE'.  All of it is over when the mode is changed.
+# of octets to write, references to numbers (seconds to wait before what
+# follows) or to 'HOLD' (until there is another mode), and 'CLOSE'.
 
 use strict;
 use warnings;
@@ -21,7 +22,7 @@ use Time::HiRes qw(sleep time);
 
 use MailPolicy::Process qw(fork_server stop_process);
 
-our @EXPORT_OK = qw(is_charge integers charged refused);
+our @EXPORT_OK = qw(is_charge is_entry integers charged refused nothing);
 
 
 sub new {
@@ -76,6 +77,11 @@ sub commands {
 
 sub is_charge { return $_[0] =~ /^EVAL/ && grep { /:limit:/ } @_[3 .. $#_] }
 
+# the question for an entry of a domain, a default or a plan; and that there
+# is none
+sub is_entry { return $_[0] eq 'HMGET' && $_[1] =~ /:(?:limit|plan):/ }
+sub nothing { return '*' . (@_ - 2) . "\r\n" . "\$-1\r\n" x (@_ - 2) }
+
 sub integers { return '*' . @_ . "\r\n" . join('', map { ":$_\r\n" } @_) }
 
 
@@ -90,15 +96,18 @@ sub decided {
     my @answer = ($fits, int(time() * 1e6));
     splice(@rest, 0, $keys);
 
-    for (1 .. $keys / 2) {
+    for (1 .. shift @rest) {
+        my ($flags, $plan, $units) = splice(@rest, 0, 3);
+
         push @answer, 0;
 
-        for (1 .. shift @rest) {
-            my ($name, $kind, $count, $period, $burst, $amount) =
-                splice(@rest, 0, 6);
+        for (1 .. $units) {
+            my ($name, $kind, $count, $period, $burst, $from, $amount,
+                $member) = splice(@rest, 0, 8);
+            my $fit = $fits || !$kind;
 
-            push @answer, $fits, $kind, $count, $period, $burst,
-                $fits ? (0, $count, 0) : ($count, 0, 60_000_000);
+            push @answer, $fit ? 1 : 0, $kind, $count, $period, $burst, $from,
+                $fit ? (0, $count, 0) : ($count, 0, 60_000_000);
         }
     }
 
@@ -175,7 +184,9 @@ sub read {
 
         print { $self->{out} } join("\t", $mode, map { printable($_) } @words),
             "\n";
-        push @{ $c->{due} }, $self->{modes}{$mode}->(@words);
+        $c->{mode} = $mode;
+        push @{ $c->{due} }, is_entry(@words) ? nothing(@words)
+            : $self->{modes}{$mode}->(@words);
     }
 }
 
@@ -224,7 +235,14 @@ sub act {
 
         my $next = shift @{ $c->{due} };
 
-        if (ref $next) {
+        if (ref $next && $$next eq 'HOLD') {
+
+            if ($self->current() eq $c->{mode}) {
+                unshift @{ $c->{due} }, $next;
+                $c->{wake} = time() + 0.02;
+            }
+
+        } elsif (ref $next) {
             $c->{wake} = time() + $$next;
 
         } elsif ($next eq 'CLOSE') {

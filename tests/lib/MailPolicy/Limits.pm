@@ -9,7 +9,7 @@ use warnings;
 use Exporter qw(import);
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(used wait_used lasting send_one);
+our @EXPORT_OK = qw(used wait_used lasting send_one thinking);
 
 
 # What is charged to a window: the sum of its slots.  Nothing is released in
@@ -23,7 +23,7 @@ sub used {
 
     return 0 unless defined $value;
 
-    my ($slots) = $value =~ /^w \d+((?: \d+:\d+)+)$/
+    my ($slots) = $value =~ /^w \d+ \d+ \S((?: \d+:\d+)+)$/
         or return "\"$value\"";
 
     my $sum = 0;
@@ -57,6 +57,20 @@ sub lasting {
     my ($redis) = @_;
 
     return grep { $redis->cmd('PTTL', $_) == -1 } $redis->keys('mail:used:*');
+}
+
+
+# how many workers of an nginx take the store for "away", or "back", as the
+# error log says
+
+sub thinking {
+    my ($t, $what, $name) = @_;
+
+    my %last = $t->error_log($name)
+        =~ /(\d+)#\d+: .*policy store \S+ is (away|back)/g;
+
+    return scalar grep { ($last{$_} // 'back') eq $what }
+        $t->worker_pids($name);
 }
 
 

@@ -2,17 +2,20 @@ package MailPolicy::Redis;
 
 # A real redis-server on a port of its own, without persistence, and a small
 # client for it.
+#
+# port, dir, name; args => [ more arguments ]; tls => [ certificate, key ] for
+# TLS and nothing else; password => that of its only user; sentinel => "lines
+# of a Sentinel's configuration"; bus => port, for a node of a cluster.
 
 use strict;
 use warnings;
 
 use IO::Socket::INET;
+use IO::Socket::SSL;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy::Process qw(spawn stop_process wait_exit);
 
-
-# port, dir, name; args => [ more arguments of redis-server ]
 
 sub new {
     my ($class, %option) = @_;
@@ -28,17 +31,20 @@ sub new {
 
 sub port { return $_[0]{port} }
 sub pid  { return $_[0]{pid} }
-sub url  { return "redis://127.0.0.1:$_[0]{port}" }
+sub name { return $_[0]{name} }
+
+sub url {
+    my ($self) = @_;
+
+    return ($self->{tls} ? 'rediss' : 'redis') . "://127.0.0.1:$self->{port}";
+}
 
 
 sub start {
     my ($self) = @_;
 
     $self->{pid} = spawn("$self->{dir}/$self->{name}.log",
-        'redis-server',
-        '--port', $self->{port}, '--bind', '127.0.0.1',
-        '--dir', $self->{dir}, '--save', '', '--appendonly', 'no',
-        @{ $self->{args} });
+        'redis-server', $self->_args(), @{ $self->{args} });
 
     my $end = time() + 10;
 
@@ -47,6 +53,40 @@ sub start {
         die "redis-server ended with status $status\n" if defined $status;
         die "redis-server does not answer: $@\n" if time() > $end;
     }
+}
+
+
+sub _args {
+    my ($self) = @_;
+
+    my @port = $self->{tls}
+        ? ('--port', 0, '--tls-port', $self->{port},
+            '--tls-cert-file', $self->{tls}[0],
+            '--tls-key-file', $self->{tls}[1],
+            '--tls-ca-cert-file', $self->{tls}[0], '--tls-auth-clients', 'no',
+            '--tls-replication', 'yes', '--tls-cluster', 'yes')
+        : ('--port', $self->{port});
+
+    push @port, '--bind', '127.0.0.1', '--dir', $self->{dir};
+
+    # a Sentinel writes into its configuration, and begins anew with it
+    if ($self->{sentinel}) {
+        my $file = "$self->{dir}/$self->{name}.conf";
+        open(my $fh, '>', $file) or die "$file: $!\n";
+        print $fh $self->{sentinel};
+        close($fh);
+        return ($file, '--sentinel', @port);
+    }
+
+    push @port, '--requirepass', $self->{password},
+        '--masterauth', $self->{password} if $self->{password};
+
+    push @port, '--cluster-enabled', 'yes', '--cluster-port', $self->{bus},
+        '--cluster-config-file', "$self->{name}.nodes",
+        '--cluster-node-timeout', 1000, '--repl-diskless-sync-delay', 0
+        if $self->{bus};
+
+    return (@port, '--save', '', '--appendonly', 'no');
 }
 
 
@@ -106,10 +146,12 @@ sub restart {
 sub cmd {
     my ($self, @command) = @_;
 
+    my $fresh = !$self->{socket};
     my $socket = $self->_socket();
 
-    my $request = '*' . @command . "\r\n";
-    $request .= '$' . length($_) . "\r\n$_\r\n" for @command;
+    $self->cmd('AUTH', $self->{password}) if $fresh && $self->{password};
+
+    my $request = request(@command);
 
     my $answer = eval {
         local $SIG{PIPE} = 'IGNORE';
@@ -129,6 +171,28 @@ sub cmd {
 }
 
 
+sub request {
+    my (@command) = @_;
+
+    return '*' . @command . "\r\n"
+        . join('', map { '$' . length($_) . "\r\n$_\r\n" } @command);
+}
+
+
+# Many commands, lists of words, with one wait for all: a list of answers.  So
+# few that they and the answers fit into the buffers of the connection.
+
+sub pipeline {
+    my ($self, @commands) = @_;
+
+    $self->cmd('PING');
+    print { $self->_socket() } map { request(@$_) } @commands;
+    $self->_socket()->flush();
+
+    return map { $self->_answer() } @commands;
+}
+
+
 # HGETALL as a hash
 sub hash { my ($self, $key) = @_; return { @{ $self->cmd('HGETALL', $key) } } }
 
@@ -141,9 +205,20 @@ sub _socket {
 
     $self->{buffer} = '' unless $self->{socket};
 
-    return $self->{socket} //= IO::Socket::INET->new(
-        PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 5)
+    return $self->{socket} //= $self->_connect()
         || die "redis: connect: $!\n";
+}
+
+
+sub _connect {
+    my ($self) = @_;
+
+    my @to = (PeerAddr => '127.0.0.1', PeerPort => $self->{port},
+        Timeout => 5);
+
+    return $self->{tls}
+        ? IO::Socket::SSL->new(@to, SSL_verify_mode => SSL_VERIFY_NONE)
+        : IO::Socket::INET->new(@to);
 }
 
 
@@ -160,7 +235,9 @@ sub _more {
 
     my $vector = '';
     vec($vector, fileno($self->{socket}), 1) = 1;
-    select($vector, undef, undef, 10) > 0 or die "redis: timeout\n";
+    $self->{tls} && $self->{socket}->pending()
+        or select($vector, undef, undef, 10) > 0
+        or die "redis: timeout\n";
 
     sysread($self->{socket}, $self->{buffer}, 65536, length $self->{buffer})
         or die "redis: connection lost\n";

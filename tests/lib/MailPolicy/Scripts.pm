@@ -1,6 +1,6 @@
 package MailPolicy::Scripts;
 
-# policies/charge.lua and policies/giveback.lua in a Redis, at times of the
+# The scripts of policies/ in a Redis, as the module has them, at times of the
 # test's own making.
 
 use strict;
@@ -8,7 +8,8 @@ use warnings;
 
 use Exporter qw(import);
 
-our @EXPORT_OK = qw(used own rate_args);
+our @EXPORT_OK = qw(used own lease failed exempt merged charge_args
+    back_args);
 
 use constant TIME => "redis.call('TIME')";
 
@@ -22,8 +23,8 @@ sub new {
 
     my $self = bless { redis => $redis }, $class;
 
-    for my $name (qw(charge giveback)) {
-        my $text = slurp("$dir/counter.lua") . slurp("$dir/$name.lua");
+    for my $name (qw(charge giveback renew merge)) {
+        my $text = join '', map { slurp("$dir/$_.lua") } pieces($dir, $name);
         my $at = index($text, TIME);
 
         $self->{text}{$name} = $text;
@@ -35,8 +36,21 @@ sub new {
 }
 
 
-# the script as it is loaded by the module
+# the files that a script is made of, as the module's "config" says
+
+sub pieces {
+    my ($dir, $name) = @_;
+
+    slurp("$dir/../config") =~ /^ngx_mail_policy_lua_$name="(.*)"$/m
+        or die "no $name in config\n";
+    return split / /, $1;
+}
+
+
+# the script as it is loaded by the module; and what names the one that takes
+# its time from its last two arguments
 sub text { return $_[0]{text}{$_[1]} }
+sub sha  { return $_[0]{sha}{$_[1]} }
 
 
 sub slurp {
@@ -50,55 +64,132 @@ sub slurp {
 
 # the keys of a limit, for a key that is always the same
 
-sub used { return "mail:used:$_[0]:{u}" }
-sub own  { return "mail:limit:$_[0]:{u}" }
+sub used   { return "mail:used:$_[0]:{u}" }
+sub own    { return "mail:limit:$_[0]:{u}" }
+sub lease  { return "mail:lease:$_[0]:{u}" }
+sub failed { return "mail:failed:$_[0]:{u}" }
+sub exempt { return "mail:exempt:$_[0]:{u}" }
+sub merged { return "mail:merged:$_[0]:{u}" }
 
 
 # Both take [ limit, unit, unit... ]..., a unit being [ name, kind, count,
-# period, burst, amount ], and return the answer as it is.
+# period, burst, amount, member, from ], and return the answer as it is.  A
+# limit is its name, or { name, soft, forced, plan }.
 
 sub charge {
     my ($self, $now, @limits) = @_;
 
-    my @keys = map { used($_->[0]), own($_->[0]) } @limits;
-
-    return $self->call('charge', \@keys,
-        (map { units_args(@$_) } @limits), now_args($now));
+    return $self->_call('charge', $now, charge_args(@limits));
 }
 
+
+# ok: 1 if a login succeeded
 
 sub give_back {
-    my ($self, $now, $at, @limits) = @_;
+    my ($self, $now, $at, $ok, @limits) = @_;
 
-    return $self->call('giveback', [ map { used($_->[0]) } @limits ],
-        $at, (map { units_args(@$_) } @limits), now_args($now));
+    return $self->_call('giveback', $now, back_args($at, $ok, @limits));
 }
 
 
-sub call {
-    my ($self, $script, $keys, @args) = @_;
+# [ limit, lease ]...
 
-    return $self->{redis}->cmd('EVALSHA', $self->{sha}{$script},
-        scalar(@$keys), @$keys, @args);
+sub renew {
+    my ($self, $now, $period, @leases) = @_;
+
+    return $self->_call('renew', $now, scalar(@leases),
+        (map { lease($_->[0]) } @leases), $period, map { $_->[1] } @leases);
 }
 
 
-sub units_args {
-    my ($limit, @units) = @_;
+# the texts by unit; each merge is another one
 
-    return (scalar(@units), map { rate_args($_) } @units);
+sub merge {
+    my ($self, $now, $limit, %text) = @_;
+
+    return $self->merge_as('id-' . ++$self->{merges}, $now, $limit, %text);
 }
 
 
-sub rate_args {
-    my ($unit) = @_;
+sub merge_as {
+    my ($self, $id, $now, $limit, %text) = @_;
 
-    my ($name, $kind, @rest) = @$unit;
-    return ($name, $KIND{$kind}, @rest);
+    return $self->_call('merge', $now, 3, used($limit), failed($limit),
+        merged($limit), scalar(keys %text),
+        (map { ($_, $text{$_}) } sort keys %text), $id);
 }
 
 
-sub now_args { my ($now) = @_; return (int($now / 1e6), $now % 1e6) }
+sub _call {
+    my ($self, $script, $now, @args) = @_;
+
+    return $self->{redis}->cmd('EVALSHA', $self->{sha}{$script}, @args,
+        int($now / 1e6), $now % 1e6);
+}
+
+
+# what stands behind the name of the script: number of keys, keys, arguments
+
+sub charge_args {
+    my (@limits) = @_;
+
+    my (@keys, @args);
+
+    for (@limits) {
+        my ($limit, @units) = @$_;
+        $limit = { name => $limit } unless ref $limit;
+
+        push @keys, used($limit->{name}), own($limit->{name});
+        push @args, ($limit->{soft} ? 1 : 0) + ($limit->{forced} ? 2 : 0),
+            $limit->{plan} // '', scalar(@units),
+            map { my ($name, $kind, @rest) = @$_;
+                  ($name, $KIND{$kind}, @rest[0 .. 2], $rest[5] // 0,
+                   $rest[3], $rest[4] // '') } @units;
+    }
+
+    push @keys, _set_keys(@limits);
+    return (scalar(@keys), @keys, scalar(@limits), @args);
+}
+
+
+sub back_args {
+    my ($at, $ok, @limits) = @_;
+
+    my (@keys, @args);
+
+    for (@limits) {
+        my ($limit, @units) = @$_;
+
+        push @keys, used(ref $limit ? $limit->{name} : $limit);
+        push @args, scalar(@units),
+            map { my ($name, $kind, @rest) = @$_;
+                  ($name, $KIND{$kind}, @rest[0 .. 3], $rest[4] // '') }
+            @units;
+    }
+
+    push @keys, _set_keys(@limits);
+    return (scalar(@keys), @keys, $at, $ok, scalar(@limits), @args);
+}
+
+
+sub _set_keys {
+    my (@limits) = @_;
+
+    my @keys;
+
+    for (@limits) {
+        my ($limit, @units) = @$_;
+        $limit = $limit->{name} if ref $limit;
+
+        for my $unit (@units) {
+            push @keys, lease($limit) if $unit->[0] eq 'sessions';
+            push @keys, failed($limit), exempt($limit)
+                if $unit->[0] eq 'auth_failures';
+        }
+    }
+
+    return @keys;
+}
 
 
 1;

@@ -1,0 +1,41 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * From the store's answer to the verdict of a check.
+ */
+
+
+#ifndef NGX_MAIL_POLICY_VERDICT_H
+#define NGX_MAIL_POLICY_VERDICT_H
+
+
+#include "ngx_mail_policy_check.h"
+
+
+/* check->verdict and the envelope's part of it, of check->ask's answer */
+void ngx_mail_policy_verdict(ngx_mail_policy_check_t *check);
+
+/*
+ * 1 if all limits that refuse have on_exceed=tarpit; *retry: microseconds
+ * until they will not.
+ */
+ngx_uint_t ngx_mail_policy_verdict_delays(ngx_mail_policy_check_t *check,
+    uint64_t *retry);
+
+/* the keys that a check was about to pay for are paid, or up to the next one */
+void ngx_mail_policy_check_end(ngx_mail_policy_check_t *check,
+    ngx_uint_t paid);
+
+/* 1 if a limit is in force for that key, by its enforce= */
+ngx_uint_t ngx_mail_policy_check_enforced(ngx_mail_policy_limit_t *limit,
+    ngx_str_t *key);
+
+/* the limit that was exceeded, for the help desk and the error log */
+void ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check);
+
+
+#endif /* NGX_MAIL_POLICY_VERDICT_H */

@@ -1,0 +1,108 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The stream "events".  No events of ours arrive here, and nobody waits for
+ * the answer.
+ *
+ *     XADD <prefix>events MAXLEN ~ <n> * <name> <value> ...
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+
+#include "ngx_mail_policy_ask.h"
+#include "ngx_mail_policy_redis_script.h"
+#include "ngx_mail_policy_store_conf.h"
+
+
+#define NGX_MAIL_POLICY_EVENT_WORD  256     /* octets of a value, at most */
+
+
+static ngx_int_t ngx_mail_policy_redis_event_answer(
+    ngx_mail_policy_redis_request_t *request,
+    ngx_mail_policy_redis_reply_t *reply);
+
+
+void
+ngx_mail_policy_store_event(ngx_mail_policy_store_t *store,
+    ngx_str_t *words, ngx_uint_t n)
+{
+    u_char                            max[NGX_INT_T_LEN];
+    u_char                            key[64 + sizeof("events")];
+    ngx_str_t                        *argv;
+    ngx_uint_t                        i;
+    ngx_mail_policy_redis_t          *redis;
+    ngx_mail_policy_redis_request_t  *request;
+
+    redis = store->redis;
+
+    if (redis == NULL || store->events == 0 || store->exiting) {
+        return;
+    }
+
+    request = ngx_mail_policy_redis_request(6 + n,
+                                          ngx_mail_policy_redis_event_answer);
+    if (request == NULL) {
+        return;
+    }
+
+    argv = request->argv;
+
+    ngx_str_set(&argv[0], "XADD");
+    argv[1].data = key;
+    argv[1].len = ngx_sprintf(key, "%Vevents", &redis->prefix) - key;
+    ngx_str_set(&argv[2], "MAXLEN");
+    ngx_str_set(&argv[3], "~");
+    argv[4].data = max;
+    argv[4].len = ngx_sprintf(max, "%ui", store->events) - max;
+    ngx_str_set(&argv[5], "*");
+
+    for (i = 0; i < n; i++) {
+        argv[6 + i] = words[i];
+        argv[6 + i].len = ngx_min(words[i].len, NGX_MAIL_POLICY_EVENT_WORD);
+    }
+
+    request->slot = ngx_mail_policy_redis_slot(redis, &argv[1]);
+
+    if (ngx_mail_policy_redis_send(redis, request) != NGX_OK) {
+        ngx_mail_policy_redis_request_free(request);
+        return;
+    }
+
+    /* it is written, and not sent again: the words are not ours */
+
+    request->argc = 0;
+    request->argv = NULL;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_redis_event_answer(ngx_mail_policy_redis_request_t *request,
+    ngx_mail_policy_redis_reply_t *reply)
+{
+    ngx_str_t                 name;
+    ngx_mail_policy_redis_t  *redis;
+
+    /* other errors have been logged; the id is of no interest */
+
+    if (ngx_mail_policy_redis_is_error(reply, "WRONGTYPE")) {
+        redis = request->conn->redis;
+        ngx_str_set(&name, "events");
+
+        if (ngx_mail_policy_redis_may_warn(redis, &name)) {
+            ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                          "policy events are not written: \"%Vevents\" in "
+                          "Redis is not a stream, delete it", &redis->prefix);
+        }
+    }
+
+    return (reply->type == NGX_MAIL_POLICY_REDIS_STRING
+            || reply->type == NGX_MAIL_POLICY_REDIS_ERROR)
+           ? NGX_OK : NGX_ERROR;
+}
