@@ -8,9 +8,9 @@
 #
 # A patch begins with
 #
-#     # id: what it is about, as in tests/COVERAGE.md
+#     # id: what it is about, as in tests/COVERAGE.md, or a directive
 #     # breaks: what is wrong with the module then
-#     # caught by: t/name.t, or build/unit/test_name
+#     # caught by: t/name.t, build/unit/test_name or tests/lint.sh
 #
 # It is applied to a copy of the working tree, build/mutants/tree, in which
 # all else has been compiled already.  What the test says is in
@@ -62,7 +62,7 @@ build_clean()
 
     (
         cd "$ROOT" || exit 1
-        cp -a build.sh config module policies t tests "$TREE"
+        cp -a .ci build.sh config module policies t tests "$TREE"
     )
 
     build_module && cp -a "$TREE" "$CLEAN"
@@ -104,6 +104,7 @@ build_for()
 {
     case $1 in
         build/unit/*) build_unit "$1" ;;
+        *.sh)         [ -e "$TREE/$1" ] ;;
         *)            [ -e "$TREE/$1" ] && build_module ;;
     esac
 }
@@ -117,8 +118,9 @@ run_test()
     local test=$1 log=$2 pid line command
 
     case $test in
-        *.t) command=perl ;;
-        *)   command=env ;;
+        *.t)  command=perl ;;
+        *.sh) command=bash ;;
+        *)    command=env ;;
     esac
 
     exec 3< <(cd "$TREE" && exec env -u TEST_NGINX_BINARY \
