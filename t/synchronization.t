@@ -51,13 +51,13 @@ mail {
     server {
         listen      127.0.0.1:%%PORT_tlsdelay%% ssl;
         protocol    smtp;
-        smtp_greeting_delay  3s;
+        smtp_greeting_delay  1s;
     }
 
     server {
         listen      127.0.0.1:%%PORT_delay%%;
         protocol    smtp;
-        smtp_greeting_delay  3s;
+        smtp_greeting_delay  1s;
     }
 
     server {
@@ -96,9 +96,12 @@ sub cut_off {
 
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-    # smtp_greeting_delay is nginx' own, and has a code of its own
-    like($c->read_reply(), $name =~ /greeting_delay/ ? qr/^503 5\.5\.0 /
-        : qr/^554 5\.5\.0 /, "SMUG-10 $name");
+    # smtp_greeting_delay is nginx' own, and has a code of its own; what TLS
+    # has read with the end of the handshake it does not see, so that this is
+    # refused behind the delay
+    like($c->read_reply(), $name !~ /greeting_delay/ ? qr/^554 5\.5\.0 /
+        : $name =~ /TLS/ ? qr/^5(?:03|54) 5\.5\.0 /
+        : qr/^503 5\.5\.0 /, "SMUG-10 $name");
     ok($c->wait_close(), "SMUG-10 $name: closed");
 }
 
