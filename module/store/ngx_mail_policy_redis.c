@@ -106,7 +106,9 @@ ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis)
         return;
     }
 
-    redis->closing = 1;
+    /* nodes are freed, and those who are told may give back: to no node */
+
+    redis->running = 0;
 
     while (!ngx_queue_empty(&redis->parked)) {
         q = ngx_queue_head(&redis->parked);
@@ -130,7 +132,6 @@ ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis)
 
     redis->scout = NULL;
     redis->slots = NULL;
-    redis->running = 0;
 }
 
 
@@ -525,7 +526,7 @@ ngx_mail_policy_redis_away(ngx_mail_policy_redis_node_t *node, ngx_err_t err,
 
     redis = node->redis;
 
-    if (node->gone || redis->closing) {
+    if (node->gone || !redis->running) {
         return;
     }
 

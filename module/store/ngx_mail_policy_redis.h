@@ -182,7 +182,6 @@ struct ngx_mail_policy_redis_s {
     ngx_msec_t                       begun;
     unsigned                         heard:1;   /* of a server: up, or away */
     unsigned                         running:1; /* in a worker */
-    unsigned                         closing:1; /* no new connections */
 };
 
 

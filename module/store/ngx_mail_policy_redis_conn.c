@@ -403,7 +403,7 @@ ngx_mail_policy_redis_down(ngx_mail_policy_redis_conn_t *conn, ngx_err_t err,
 
     ngx_mail_policy_redis_abandon(conn);
 
-    if (redis->closing) {
+    if (!redis->running) {
         return;
     }
 

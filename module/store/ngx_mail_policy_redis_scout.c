@@ -106,7 +106,7 @@ ngx_mail_policy_redis_scout(ngx_mail_policy_redis_t *redis)
     ngx_msec_t                     since, delay;
     ngx_mail_policy_redis_conn_t  *conn;
 
-    if (redis->scout == NULL || redis->closing) {
+    if (redis->scout == NULL || !redis->running) {
         return;
     }
 
