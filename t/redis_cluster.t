@@ -167,6 +167,23 @@ for my $n (1 .. 6) {
         "$domain: all are charged, or none");
 }
 
+# the stream of events is moved, and nothing else tells of its slot: what is
+# read of the map at the start has been read by now
+
+sleep(1);
+
+my $stream = $cluster->slot('mail:events');
+my $had = $cluster->owner($stream);
+my ($has) = grep { $_ != $had } $cluster->masters();
+
+$cluster->move($stream, $had, $has);
+my $events = $has->cmd('XLEN', 'mail:events');
+
+ok($t->wait_for(sub {
+    send_one(session('both_closed'), 'b@both6.example');
+    return $has->cmd('XLEN', 'mail:events') > $events;
+}), 'events: they follow their stream');
+
 # slots are moved, under load: each to and fro, keys and all
 
 my $load = MailPolicy::Load->new($t, port => 'closed', clients => 3,

@@ -68,7 +68,9 @@ static ngx_mail_policy_redis_error_t  ngx_mail_policy_redis_errors[] = {
     { "WRONGTYPE", NGX_MAIL_POLICY_REDIS_QUIET },
 
     /* in a cluster, it is another node's, now or soon */
-    { "MOVED", NGX_MAIL_POLICY_REDIS_MOVED|NGX_MAIL_POLICY_REDIS_CLUSTERED },
+    { "MOVED", NGX_MAIL_POLICY_REDIS_MOVED
+               |NGX_MAIL_POLICY_REDIS_FIND
+               |NGX_MAIL_POLICY_REDIS_CLUSTERED },
     { "ASK", NGX_MAIL_POLICY_REDIS_ASK|NGX_MAIL_POLICY_REDIS_CLUSTERED },
     { "TRYAGAIN", NGX_MAIL_POLICY_REDIS_AGAIN
                   |NGX_MAIL_POLICY_REDIS_CLUSTERED },

@@ -363,10 +363,6 @@ ngx_mail_policy_redis_redirect(ngx_mail_policy_redis_conn_t *conn,
         redis->slots[moved.slot] = node;
     }
 
-    if (!ask) {
-        ngx_mail_policy_redis_scout(redis);
-    }
-
     ngx_mail_policy_redis_resend(redis, request);
 
     return NGX_OK;
