@@ -186,7 +186,13 @@ ngx_mail_policy_redis_retry_handler(ngx_event_t *ev)
         ngx_mail_policy_redis_resend(redis, request);
     }
 
-    if (redis->nparked && !ev->timer_set) {
+    if (redis->nparked == 0) {
+        /* a node that is gone may have waited for them */
+        ngx_mail_policy_redis_sweep(redis);
+        return;
+    }
+
+    if (!ev->timer_set) {
         ngx_add_timer(ev, NGX_MAIL_POLICY_REDIS_AGAIN_DELAY);
     }
 }
