@@ -141,8 +141,6 @@ ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
     ngx_queue_t                      *q;
     ngx_mail_policy_redis_request_t  *request;
 
-    static ngx_str_t  unexpected = ngx_string("an answer is not as expected");
-
     if (ngx_queue_empty(&conn->requests)) {
         ngx_mail_policy_redis_down(conn, 0, "an answer to no question");
         return NGX_ERROR;
@@ -157,6 +155,7 @@ ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
     }
 
     action = 0;
+    conn->why[0] = '\0';
 
     if (reply->type == NGX_MAIL_POLICY_REDIS_ERROR) {
         n = ngx_mail_policy_redis_error(conn, reply);
@@ -170,12 +169,8 @@ ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
 
         ngx_mail_policy_redis_complain(conn, n);
 
-    } else {
-        ngx_mail_policy_redis_why(conn, &unexpected);
-
-        if (reply->type == NGX_MAIL_POLICY_REDIS_ARRAY) {
-            ngx_mail_policy_redis_works(conn, request);
-        }
+    } else if (reply->type == NGX_MAIL_POLICY_REDIS_ARRAY) {
+        ngx_mail_policy_redis_works(conn, request);
     }
 
     rc = request->handler(request, reply);
@@ -194,7 +189,9 @@ ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
     }
 
     if (rc == NGX_ERROR || (action & NGX_MAIL_POLICY_REDIS_RECONNECT)) {
-        ngx_mail_policy_redis_down(conn, 0, (char *) conn->why);
+        ngx_mail_policy_redis_down(conn, 0, conn->why[0]
+                                            ? (char *) conn->why
+                                            : "an answer is not as expected");
         return NGX_ERROR;
     }
 
