@@ -312,13 +312,6 @@ ngx_mail_policy_redis_node_idle(ngx_mail_policy_redis_node_t *node)
 
 
 ngx_uint_t
-ngx_mail_policy_redis_cluster(ngx_mail_policy_redis_t *redis)
-{
-    return redis->cluster;
-}
-
-
-ngx_uint_t
 ngx_mail_policy_redis_slot(ngx_mail_policy_redis_t *redis, ngx_str_t *key)
 {
     return redis->cluster ? mpol_slot(key->data, key->len) : 0;

@@ -47,6 +47,7 @@ typedef struct ngx_mail_policy_redis_request_s
 
 /*
  * NGX_OK: done with it; NGX_AGAIN: send it again, argv was changed;
+ * NGX_DONE: so is the scout, until something is amiss;
  * NGX_ERROR: this is no answer to that question, close the connection
  */
 typedef ngx_int_t (*ngx_mail_policy_redis_answer_pt)(
@@ -112,7 +113,7 @@ struct ngx_mail_policy_redis_conn_s {
     ngx_log_t                        quiet;     /* while it is made */
     ngx_msec_t                       backoff;
     ngx_msec_t                       pinged;    /* when */
-    ngx_uint_t                       naddr;     /* the address used last */
+    ngx_uint_t                       naddr;     /* the address used next */
     u_char                           why[128];  /* NUL-terminated */
     unsigned                         waiting:1; /* for a Sentinel's word */
 };
@@ -188,9 +189,6 @@ struct ngx_mail_policy_redis_s {
 ngx_int_t ngx_mail_policy_redis_init_process(ngx_mail_policy_redis_t *redis,
     ngx_cycle_t *cycle);
 void ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis);
-
-/* 1 if all keys of a request have to be of one slot */
-ngx_uint_t ngx_mail_policy_redis_cluster(ngx_mail_policy_redis_t *redis);
 
 /* the slot of a key, the prefix included; 0 where there are none */
 ngx_uint_t ngx_mail_policy_redis_slot(ngx_mail_policy_redis_t *redis,

@@ -12,10 +12,12 @@
  * One more node is the scout: a single connection that asks the Sentinels, or
  * the nodes of the cluster, who has what.
  *
- *     conn      one connection: its states, its events, the only one timer
+ *     redis     nodes: made, chosen, away and back, freed
+ *     conn      one connection: its states, its events, its only timer
  *     greet     what is said before it is UP
  *     request   what is written on it
  *     answer    what comes back, and what an error means
+ *     resend    what a cluster wants elsewhere, or later
  *     scout     rounds through all that may know
  *     sentinel, cluster    what is asked of them, and what follows from it
  *     ssl       the handshake

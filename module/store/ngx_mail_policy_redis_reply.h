@@ -6,8 +6,9 @@
 
 /*
  * Answers of Redis.  hiredis' reader splits what arrives; what it makes of
- * it is ours: one flat array at most, no nesting, bounded in length, and
- * wiped when it is freed, as an answer may be a password.
+ * it is ours: one flat array at most, no nesting, its elements bounded in
+ * number and length; and wiped when it is freed, as an answer may be a
+ * password.
  */
 
 
@@ -44,7 +45,7 @@ typedef struct ngx_mail_policy_redis_reader_s
     ngx_mail_policy_redis_reader_t;
 
 
-/* max: octets of an answer */
+/* max: octets that are buffered, of an answer or of one of its elements */
 ngx_mail_policy_redis_reader_t *ngx_mail_policy_redis_reader_create(
     size_t max);
 void ngx_mail_policy_redis_reader_free(
