@@ -21,7 +21,7 @@ my $relay = $t->run_relay(name => 'relay');
 
 $t->write_file('users', "alice\@example.com:{PLAIN}secret\n");
 
-my $servers = join('', map { <<"EOF" } qw(killed renewed again entry));
+my $servers = join('', map { <<"EOF" } qw(killed renewed again entry free));
     server {
         listen        127.0.0.1:%%PORT_$_%%;
         protocol      smtp;
@@ -152,6 +152,9 @@ ok($t->wait_for(sub { !held() }), 'reload: no lease');
 
 # renewed: looked at when all else is done
 
+$redis->cmd('HSET', 'mail:limit:free:{127.0.0.1}', 'sessions', 'unlimited');
+
+my $free = session('free');
 my $long = session('renewed');
 my $again = session('again');
 my $user = session('user');
@@ -219,8 +222,9 @@ lasts('renewed', 56, 'renewed');
 lasts('renewed by login', 56, 'user', 'alice@example.com');
 lasts('renewed though it was deleted', 56, 'again');
 is(state('again'), '421', 'and that counts');
+is($redis->cmd('EXISTS', lease('free')), 0, 'renewed: none where unlimited');
 
-$_->quit() for $long, $again, $user;
+$_->quit() for $long, $again, $user, $free;
 $redis->cmd('DEL', lease('entry'));
 ok($t->wait_for(sub { !held() }), 'nothing is left');
 

@@ -666,7 +666,7 @@ ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask)
 static void
 ngx_mail_policy_ask_back(ngx_mail_policy_ask_t *ask)
 {
-    ngx_uint_t                  i, u, n;
+    ngx_uint_t                  i, u, n, units;
     ngx_mail_policy_store_t    *store;
     ngx_mail_policy_charge_t   *charge, **remote;
 
@@ -685,8 +685,10 @@ ngx_mail_policy_ask_back(ngx_mail_policy_ask_t *ask)
             continue;
         }
 
+        units = ngx_mail_policy_shm_counted(charge);
+
         for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
-            if ((charge->asked & ngx_mail_policy_asked(u))
+            if ((units & ngx_mail_policy_asked(u))
                 && charge->units[u].amount > charge->units[u].kept)
             {
                 break;

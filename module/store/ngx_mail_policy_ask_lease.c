@@ -25,6 +25,8 @@
 #define NGX_MAIL_POLICY_ASK_TELL    1000
 
 
+static ngx_uint_t ngx_mail_policy_ask_leased(
+    ngx_mail_policy_charge_t *charge);
 static void ngx_mail_policy_ask_renew_handler(ngx_event_t *ev);
 
 
@@ -42,10 +44,7 @@ ngx_mail_policy_ask_hold(ngx_mail_policy_ask_t *ask)
     for (i = 0; i < ask->ncharges; i++) {
         charge = &ask->charges[i];
 
-        if (!charge->charged || charge->open
-            || !(charge->asked
-                 & ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)))
-        {
+        if (!ngx_mail_policy_ask_leased(charge)) {
             continue;
         }
 
@@ -79,6 +78,17 @@ ngx_mail_policy_ask_hold(ngx_mail_policy_ask_t *ask)
 }
 
 
+/* where sessions are unlimited there is no lease, nor may one be made */
+
+static ngx_uint_t
+ngx_mail_policy_ask_leased(ngx_mail_policy_charge_t *charge)
+{
+    return charge->charged && !charge->open
+           && (ngx_mail_policy_shm_counted(charge)
+               & ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS));
+}
+
+
 /*
  * A lease that Redis cannot be told of is held in shared memory meanwhile;
  * one that was taken there goes to Redis when that is back.
@@ -98,10 +108,7 @@ ngx_mail_policy_ask_renew_handler(ngx_event_t *ev)
     for (i = 0; i < ask->ncharges; i++) {
         charge = &ask->charges[i];
 
-        if (!charge->charged || charge->open
-            || !(charge->asked
-                 & ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)))
-        {
+        if (!ngx_mail_policy_ask_leased(charge)) {
             continue;
         }
 

@@ -84,6 +84,12 @@ ngx_int_t ngx_mail_policy_shm_give_back(ngx_mail_policy_shm_t *shm,
 void ngx_mail_policy_shm_renew(ngx_mail_policy_shm_t *shm,
     ngx_mail_policy_charge_t *charge);
 
+/*
+ * The units of which a charge leaves a trace, as a mask, in whichever store:
+ * none at the rates "unlimited" and "blocked".
+ */
+ngx_uint_t ngx_mail_policy_shm_counted(ngx_mail_policy_charge_t *charge);
+
 /* Redis has answered, charged being set in those that it charged */
 void ngx_mail_policy_shm_learn(ngx_mail_policy_shm_t *shm,
     ngx_mail_policy_charge_t **charges, ngx_uint_t n);

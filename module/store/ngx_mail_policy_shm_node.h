@@ -163,9 +163,6 @@ ngx_uint_t ngx_mail_policy_shm_judge(ngx_mail_policy_shm_state_t *st,
     ngx_mail_policy_charge_t *charge, uint64_t now, ngx_uint_t *changed,
     uint64_t *refused);
 
-/* the units that a charge leaves a trace of, as a mask */
-ngx_uint_t ngx_mail_policy_shm_counted(ngx_mail_policy_charge_t *charge);
-
 /* charges what was judged; returns until when the next one is refused, or 0 */
 uint64_t ngx_mail_policy_shm_count(ngx_mail_policy_shm_state_t *st,
     ngx_mail_policy_charge_t *charge, uint64_t now);
