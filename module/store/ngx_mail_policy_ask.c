@@ -265,6 +265,7 @@ ngx_mail_policy_ask_round(ngx_mail_policy_ask_t *ask)
 
     ask->pending = 1;
     ask->round++;
+    ask->nread = ask->store->nread;
 
     for (i = 0; i < ask->ncharges; i++) {
         charge = &ask->charges[i];
@@ -439,6 +440,12 @@ ngx_mail_policy_ask_outdated(ngx_mail_policy_ask_t *ask)
                 ngx_mail_policy_levels_remember(ask->store->levels,
                                                 &charge->id, &sent->plan);
                 again = 1;
+                continue;
+            }
+
+            /* no entry has been read since, so all say the same */
+
+            if (ask->nread == ask->store->nread) {
                 continue;
             }
 

@@ -550,6 +550,7 @@ ngx_mail_policy_levels_handler(void *data, ngx_mail_policy_lookup_t *lookup)
     ngx_mail_policy_waiter_t  *waiter;
 
     level->lookup = NULL;
+    level->levels->store->nread++;
 
     switch (lookup->rc) {
 

@@ -168,6 +168,7 @@ struct ngx_mail_policy_ask_s {
     unsigned                       expired:1;   /* the deadline is over */
     ngx_uint_t                     round;
     ngx_uint_t                     pending; /* answers still to come */
+    ngx_uint_t                     nread;   /* entries, when it was asked */
     ngx_mail_policy_store_t       *store;
     ngx_pool_t                    *work;    /* for what follows; gone when it
                                                is answered */
