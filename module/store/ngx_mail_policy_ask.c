@@ -44,10 +44,14 @@
 #define NGX_MAIL_POLICY_ASK_CALL    32      /* charges in a call */
 #define NGX_MAIL_POLICY_ASK_CALLS   32      /* looked at for one more */
 
-/* an ask in one piece, with a key of the usual length for each charge */
+/*
+ * An ask in one piece, with a key of the usual length for each charge.  Many
+ * charges are memory of their own, for which the pool needs no room.
+ */
 #define NGX_MAIL_POLICY_ASK_SIZE(n)                                          \
     (sizeof(ngx_pool_t) + sizeof(ngx_mail_policy_ask_t)                      \
-     + n * (sizeof(ngx_mail_policy_charge_t) + 128))
+     + (n) * (sizeof(ngx_mail_policy_charge_t) + 128))
+#define NGX_MAIL_POLICY_ASK_SIZE_MAX  8192
 
 
 static ngx_int_t ngx_mail_policy_ask_prepare(ngx_mail_policy_ask_t *ask);
@@ -78,10 +82,13 @@ ngx_mail_policy_ask_t *
 ngx_mail_policy_ask_create(ngx_mail_policy_store_t *store,
     ngx_uint_t ncharges, ngx_mail_policy_ask_pt handler, void *data)
 {
+    size_t                  size;
     ngx_pool_t             *pool;
     ngx_mail_policy_ask_t  *ask;
 
-    pool = ngx_create_pool(NGX_MAIL_POLICY_ASK_SIZE(ncharges),
+    size = NGX_MAIL_POLICY_ASK_SIZE(ncharges);
+
+    pool = ngx_create_pool(ngx_min(size, NGX_MAIL_POLICY_ASK_SIZE_MAX),
                            ngx_cycle->log);
     if (pool == NULL) {
         return NULL;
