@@ -333,7 +333,9 @@ ngx_mail_policy_shm_learn(ngx_mail_policy_shm_t *shm,
             (void) ngx_mail_policy_shm_update(shm, node, &charges[i]->id, now,
                                               refused);
 
-            node = ngx_mail_policy_shm_find(shm, &charges[i]->id);
+            if (node == NULL) {
+                node = ngx_mail_policy_shm_find(shm, &charges[i]->id);
+            }
         }
 
         if (node) {
