@@ -76,8 +76,6 @@ ngx_mail_policy_lookup_send(ngx_mail_policy_lookup_t *lookup)
 {
     ngx_mail_policy_redis_t  *redis;
 
-    lookup->sent = 1;
-
     redis = lookup->store->redis;
 
     if (redis && ngx_mail_policy_redis_starting(redis)) {

@@ -199,12 +199,10 @@ struct ngx_mail_policy_lookup_s {
                                                where there is none; zeroed
                                                by the store when freed */
 
-    unsigned                       sent:1;
     unsigned                       starting:1;  /* waits for the store */
     ngx_mail_policy_store_t       *store;
     void                          *request;
     ngx_event_t                    event;
-    ngx_queue_t                    queue;
 };
 
 
