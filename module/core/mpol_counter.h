@@ -6,9 +6,9 @@
 
 /*
  * What is counted under one key for one unit, and how it is judged.  The
- * same arithmetic stands in policies/counter.lua, judge.lua and giveback.lua;
- * tests/vectors/ is the specification of all.  Times are microseconds of
- * the store's clock, every number stays below 2^53.
+ * same arithmetic stands in policies/counter.lua, judge.lua, limit.lua and
+ * giveback.lua; tests/vectors/ is the specification of all.  Times are
+ * microseconds of the store's clock, every number stays below 2^53.
  *
  * Window.  Time is cut into slots of width period / 64.  What was charged
  * in slot i counts until slot i + 65 begins: never released early, at most

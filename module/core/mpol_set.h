@@ -6,8 +6,9 @@
 
 /*
  * A set whose members expire, and how it is judged: the leases of sessions,
- * and failed logins.  The same stands in policies/set.lua; tests/vectors/ is
- * the specification of both.  Times are microseconds, below 2^53.
+ * and failed logins.  The same stands in policies/members.lua, judge.lua,
+ * limit.lua and giveback.lua; tests/vectors/ is the specification of all.
+ * Times are microseconds, below 2^53.
  *
  *     used      = members that have not expired (at expires it has)
  *     fits      = used < room, or n = 0

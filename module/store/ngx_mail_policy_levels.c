@@ -577,7 +577,10 @@ ngx_mail_policy_levels_handler(void *data, ngx_mail_policy_lookup_t *lookup)
 
     level->pins++;
 
-    /* who asks again meanwhile finds it known, and is not in this queue */
+    /*
+     * Who asks again meanwhile finds it known.  Where nothing is remembered
+     * (cache=0) it is read once more, but nobody here waits for that.
+     */
 
     while (!ngx_queue_empty(&level->waiters)) {
         q = ngx_queue_head(&level->waiters);
