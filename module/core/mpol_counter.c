@@ -90,7 +90,7 @@ mpol_counter_charge(mpol_counter_t *c, const mpol_rate_t *rate, uint64_t now,
         return;
     }
 
-    (void) mpol_window_view(c, rate->period / MPOL_WINDOW_WHOLE, now, &v);
+    (void) mpol_window_view(c, mpol_counter_width(rate), now, &v);
 
     slot = &v.slot[v.newest % MPOL_WINDOW_SLOTS];
     *slot = mpol_counter_add(*slot, n);
@@ -192,7 +192,7 @@ mpol_counter_expires(const mpol_counter_t *c, const mpol_rate_t *rate,
         return 0;
     }
 
-    width = rate->period / MPOL_WINDOW_WHOLE;
+    width = mpol_counter_width(rate);
 
     (void) mpol_window_view(c, width, now, &v);
 
@@ -203,6 +203,13 @@ mpol_counter_expires(const mpol_counter_t *c, const mpol_rate_t *rate,
     }
 
     return 0;
+}
+
+
+uint64_t
+mpol_counter_width(const mpol_rate_t *rate)
+{
+    return rate->period / MPOL_WINDOW_WHOLE;
 }
 
 
@@ -318,7 +325,7 @@ mpol_window_check(mpol_counter_t *c, const mpol_rate_t *rate,
     uint64_t        room;
     mpol_counter_t  v;
 
-    if (mpol_window_view(c, rate->period / MPOL_WINDOW_WHOLE, now, &v)) {
+    if (mpol_window_view(c, mpol_counter_width(rate), now, &v)) {
         *c = v;
     }
 
@@ -364,7 +371,7 @@ mpol_window_give_back(mpol_counter_t *c, const mpol_rate_t *rate,
 
     (void) mpol_window_view(c, c->width, now, &v);
 
-    width = rate->period / MPOL_WINDOW_WHOLE;
+    width = mpol_counter_width(rate);
     k = at / width;
 
     if (c->width != width) {

@@ -105,6 +105,9 @@ int mpol_counter_settle(mpol_counter_t *c, const mpol_rate_t *rate,
 void mpol_counter_merge(mpol_counter_t *c, const mpol_counter_t *other,
     uint64_t width, uint64_t now);
 
+/* of the slots in which this rate, a window, is counted */
+uint64_t mpol_counter_width(const mpol_rate_t *rate);
+
 /* when nothing of it counts any more: absolute time, 0 if it is empty */
 uint64_t mpol_counter_expires(const mpol_counter_t *c,
     const mpol_rate_t *rate, uint64_t now);

@@ -13,7 +13,6 @@
 #define MPOL_LOCAL_PERIOD_MAX  ((uint64_t) 1 << 45)
 
 
-static uint64_t mpol_local_width(const mpol_rate_t *rate);
 static void mpol_learned_window(const mpol_learned_t *learned,
     mpol_counter_t *c);
 static uint64_t mpol_learned_tat(const mpol_learned_t *learned);
@@ -59,7 +58,7 @@ mpol_local_rate_valid(const mpol_rate_t *rate)
 
     return rate->count != 0
            && rate->count <= MPOL_LOCAL_COUNT_MAX
-           && mpol_local_width(rate) != 0
+           && mpol_counter_width(rate) != 0
            && rate->period <= MPOL_LOCAL_PERIOD_MAX;
 }
 
@@ -85,7 +84,7 @@ mpol_local_view(const mpol_local_t *l, const mpol_rate_t *rate, uint64_t now,
         mpol_learned_window(&l->learned, &learned);
 
         *c = l->counter;
-        mpol_counter_merge(c, &learned, mpol_local_width(rate), now);
+        mpol_counter_merge(c, &learned, mpol_counter_width(rate), now);
 
         return;
     }
@@ -337,19 +336,12 @@ mpol_local_untold(mpol_local_t *l, const mpol_local_t *told, uint64_t at,
 
     if (l->rate.kind == MPOL_RATE_WINDOW) {
         mpol_counter_merge(&l->counter, &told->counter,
-                           mpol_local_width(&l->rate), now);
+                           mpol_counter_width(&l->rate), now);
         return;
     }
 
     mpol_local_view(l, &l->rate, now, &c);
     mpol_local_raise(l, c.tat, now, mpol_local_cost(told, now));
-}
-
-
-static uint64_t
-mpol_local_width(const mpol_rate_t *rate)
-{
-    return rate->period / (MPOL_WINDOW_SLOTS - 1);
 }
 
 
@@ -359,7 +351,7 @@ mpol_learned_window(const mpol_learned_t *learned, mpol_counter_t *c)
     memset(c, 0, sizeof(mpol_counter_t));
 
     if (learned->rate.kind == MPOL_RATE_WINDOW && learned->used != 0) {
-        c->width = mpol_local_width(&learned->rate);
+        c->width = mpol_counter_width(&learned->rate);
         c->newest = learned->at / c->width;
         c->slot[c->newest % MPOL_WINDOW_SLOTS] = learned->used;
     }

@@ -489,7 +489,7 @@ mpol_unpack_matches(const mpol_rate_t *rate, const mpol_counter_t *c)
 
     case MPOL_RATE_WINDOW:
         return c->tat == 0
-               && c->width == rate->period / (MPOL_WINDOW_SLOTS - 1);
+               && c->width == mpol_counter_width(rate);
 
     case MPOL_RATE_BUCKET:
         return c->width == 0;
