@@ -17,8 +17,6 @@
 #include "ngx_mail_policy_directive.h"
 
 
-#define NGX_MAIL_POLICY_LIMIT_NAME_MAX      64
-
 /* of 65,536 that there are, see cmd_auth.c */
 #define NGX_MAIL_POLICY_LIMIT_FAILURES_MAX  1000
 
@@ -207,33 +205,14 @@ ngx_mail_policy_limit_add(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
 static ngx_int_t
 ngx_mail_policy_limit_name(ngx_conf_t *cf, ngx_str_t *name)
 {
-    u_char      ch;
-    ngx_uint_t  i;
-
-    if (name->len == 0 || name->len > NGX_MAIL_POLICY_LIMIT_NAME_MAX) {
-        goto invalid;
+    if (ngx_mail_policy_store_is_name(name)) {
+        return NGX_OK;
     }
-
-    for (i = 0; i < name->len; i++) {
-        ch = name->data[i];
-
-        if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z')
-            || (ch >= '0' && ch <= '9') || ch == '_' || ch == '-')
-        {
-            continue;
-        }
-
-        goto invalid;
-    }
-
-    return NGX_OK;
-
-invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid policy_limit name \"%V\": write 1 to %d "
                        "letters, digits, \"_\" and \"-\"",
-                       name, NGX_MAIL_POLICY_LIMIT_NAME_MAX);
+                       name, NGX_MAIL_POLICY_NAME_MAX);
     return NGX_ERROR;
 }
 

@@ -23,7 +23,8 @@
 #include "ngx_mail_policy_store.h"
 
 
-#define NGX_MAIL_POLICY_PLAN  64        /* octets of a plan's name */
+/* octets of a plan's name */
+#define NGX_MAIL_POLICY_PLAN  NGX_MAIL_POLICY_NAME_MAX
 
 
 /* how one charge was asked */

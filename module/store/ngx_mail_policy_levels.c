@@ -101,7 +101,6 @@ static void ngx_mail_policy_levels_parse(ngx_mail_policy_level_t *level,
     ngx_mail_policy_lookup_t *lookup);
 static void ngx_mail_policy_levels_bad(ngx_mail_policy_level_t *level,
     ngx_str_t *field);
-static ngx_uint_t ngx_mail_policy_levels_plan_name(ngx_str_t *name);
 static size_t ngx_mail_policy_levels_domain(
     ngx_mail_policy_charge_t *charge, u_char *out, size_t size);
 
@@ -629,7 +628,7 @@ ngx_mail_policy_levels_parse(ngx_mail_policy_level_t *level,
 
     value = &lookup->values[NGX_MAIL_POLICY_LEVELS_PLAN];
 
-    if (value->data && ngx_mail_policy_levels_plan_name(value)) {
+    if (value->data && ngx_mail_policy_store_is_name(value)) {
         ngx_memcpy(level->name, value->data, value->len);
         level->plan.len = value->len;
 
@@ -672,32 +671,6 @@ ngx_mail_policy_levels_bad(ngx_mail_policy_level_t *level, ngx_str_t *field)
     ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                   "policy entry \"%V%V\" in Redis: \"%V\" cannot be read, "
                   "skipped", &redis->prefix, &level->str.str, field);
-}
-
-
-/* as in charge.lua */
-
-static ngx_uint_t
-ngx_mail_policy_levels_plan_name(ngx_str_t *name)
-{
-    u_char      ch;
-    ngx_uint_t  i;
-
-    if (name->len == 0 || name->len > NGX_MAIL_POLICY_PLAN) {
-        return 0;
-    }
-
-    for (i = 0; i < name->len; i++) {
-        ch = name->data[i];
-
-        if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z')
-              || (ch >= '0' && ch <= '9') || ch == '_' || ch == '-'))
-        {
-            return 0;
-        }
-    }
-
-    return 1;
 }
 
 

@@ -114,6 +114,32 @@ ngx_mail_policy_store_unique(ngx_pool_t *pool, ngx_str_t *id)
 }
 
 
+/* as in entry.lua */
+
+ngx_uint_t
+ngx_mail_policy_store_is_name(ngx_str_t *name)
+{
+    u_char      ch;
+    ngx_uint_t  i;
+
+    if (name->len == 0 || name->len > NGX_MAIL_POLICY_NAME_MAX) {
+        return 0;
+    }
+
+    for (i = 0; i < name->len; i++) {
+        ch = name->data[i];
+
+        if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z')
+              || (ch >= '0' && ch <= '9') || ch == '_' || ch == '-'))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 int
 ngx_mail_policy_store_rate(ngx_uint_t unit, ngx_str_t *text,
     mpol_rate_t *rate)

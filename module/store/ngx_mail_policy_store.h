@@ -77,6 +77,9 @@
 #define NGX_MAIL_POLICY_ON_ERROR_CLOSED  2
 
 
+#define NGX_MAIL_POLICY_NAME_MAX         64
+
+
 /* microseconds that a lease lasts without being renewed */
 #define NGX_MAIL_POLICY_LEASE            ((uint64_t) 60 * 1000000)
 
@@ -218,6 +221,12 @@ ngx_int_t ngx_mail_policy_store_unique(ngx_pool_t *pool, ngx_str_t *id);
 
 /* names by NGX_MAIL_POLICY_...: of parameters, entries, in keys, scripts */
 extern ngx_str_t  ngx_mail_policy_store_units[];
+
+/*
+ * 1 if a limit or a plan can have this name: 1 to NGX_MAIL_POLICY_NAME_MAX
+ * letters, digits, "_" and "-".
+ */
+ngx_uint_t ngx_mail_policy_store_is_name(ngx_str_t *name);
 
 /* a rate of a unit as operators write it; MPOL_OK or a positive error */
 int ngx_mail_policy_store_rate(ngx_uint_t unit, ngx_str_t *text,
