@@ -243,7 +243,7 @@ ngx_mail_policy_shm_give_back(ngx_mail_policy_shm_t *shm,
     now = local ? ngx_max(now, charge->at) : now;
 
     exempt = ok && (charge->asked
-                    & ((ngx_uint_t) 1 << NGX_MAIL_POLICY_AUTH_FAILURES));
+                    & ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES));
 
     ngx_mail_policy_shm_lock(shm);
 

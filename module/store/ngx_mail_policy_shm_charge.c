@@ -69,7 +69,7 @@ ngx_mail_policy_shm_judge(ngx_mail_policy_shm_state_t *st,
 
     for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
 
-        if (!(charge->asked & ((ngx_uint_t) 1 << u))) {
+        if (!(charge->asked & ngx_mail_policy_asked(u))) {
             continue;
         }
 
@@ -258,7 +258,7 @@ ngx_mail_policy_shm_counted(ngx_mail_policy_charge_t *charge)
                 || (unit->rate.kind == MPOL_RATE_BUCKET
                     && u < NGX_MAIL_POLICY_SHM_COUNTERS)))
         {
-            units |= (ngx_uint_t) 1 << u;
+            units |= ngx_mail_policy_asked(u);
         }
     }
 
@@ -280,7 +280,7 @@ ngx_mail_policy_shm_count(ngx_mail_policy_shm_state_t *st,
 
     for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
 
-        if (!(units & ((ngx_uint_t) 1 << u))) {
+        if (!(units & ngx_mail_policy_asked(u))) {
             continue;
         }
 
@@ -359,7 +359,7 @@ ngx_mail_policy_shm_uncount(ngx_mail_policy_shm_state_t *st,
     for (u = 0; u < NGX_MAIL_POLICY_SHM_COUNTERS; u++) {
         unit = &charge->units[u];
 
-        if (!(units & ((ngx_uint_t) 1 << u)) || unit->kept >= unit->amount) {
+        if (!(units & ngx_mail_policy_asked(u)) || unit->kept >= unit->amount) {
             continue;
         }
 
@@ -376,11 +376,11 @@ ngx_mail_policy_shm_uncount(ngx_mail_policy_shm_state_t *st,
         changed = 1;
     }
 
-    if (units & ((ngx_uint_t) 1 << NGX_MAIL_POLICY_SESSIONS)) {
+    if (units & ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)) {
         changed |= ngx_mail_policy_shm_uncount_lease(st, charge, local);
     }
 
-    if (units & ((ngx_uint_t) 1 << NGX_MAIL_POLICY_AUTH_FAILURES)) {
+    if (units & ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES)) {
         changed |= ngx_mail_policy_shm_uncount_failed(st, charge, now, ok);
     }
 
@@ -490,7 +490,7 @@ ngx_mail_policy_shm_remember(ngx_mail_policy_shm_state_t *st,
 
     for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
 
-        if (!(charge->asked & ((ngx_uint_t) 1 << u))) {
+        if (!(charge->asked & ngx_mail_policy_asked(u))) {
             continue;
         }
 

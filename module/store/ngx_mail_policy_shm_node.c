@@ -67,6 +67,7 @@ typedef struct {
 
 static void ngx_mail_policy_shm_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+static ngx_uint_t ngx_mail_policy_shm_complain(ngx_mail_policy_shm_t *shm);
 static ngx_int_t ngx_mail_policy_shm_compare(ngx_mail_policy_shm_chain_t *a,
     size_t len, ngx_mail_policy_shm_node_t *n);
 static void ngx_mail_policy_shm_begin(ngx_mail_policy_shm_chain_t *chain,
@@ -739,7 +740,9 @@ ngx_mail_policy_shm_wait(ngx_mail_policy_shm_t *shm,
 }
 
 
-ngx_uint_t
+/* 1: it is time to say again that there is too little memory */
+
+static ngx_uint_t
 ngx_mail_policy_shm_complain(ngx_mail_policy_shm_t *shm)
 {
     time_t  now;

@@ -134,9 +134,6 @@ void ngx_mail_policy_shm_schedule(ngx_mail_policy_shm_t *shm,
 void ngx_mail_policy_shm_wait(ngx_mail_policy_shm_t *shm,
     ngx_mail_policy_shm_node_t *n, ngx_uint_t waits);
 
-/* 1: it is time to say again that there is too little memory */
-ngx_uint_t ngx_mail_policy_shm_complain(ngx_mail_policy_shm_t *shm);
-
 
 /* a node's state */
 
@@ -148,7 +145,7 @@ void ngx_mail_policy_shm_load(ngx_mail_policy_shm_node_t *n,
 void ngx_mail_policy_shm_unpack(ngx_mail_policy_shm_state_t *st, u_char *data,
     size_t len);
 
-/* NGX_ERROR: no memory, the node is as it was */
+/* NGX_ERROR: no memory, the state in it is as it was */
 ngx_int_t ngx_mail_policy_shm_save(ngx_mail_policy_shm_t *shm,
     ngx_mail_policy_shm_node_t *n, ngx_mail_policy_shm_state_t *st,
     uint64_t now, uint64_t refused);
