@@ -12,7 +12,8 @@
 -- Reads the fields named like the units in both hashes, and of the own entry
 -- `plan` and `suspended`.  A rate there replaces the one given; what cannot be
 -- read is skipped.  Writes the used keys and the sets, each with a TTL; when
--- refused, only what had to be brought from the future to now.
+-- refused, only what had to be brought from the future to now.  What has
+-- expired in a set is taken away in any case.
 -- Returns integers: 1 charged or 0 refused, now; per limit: bad; per unit:
 --       fits, kind, count, period, burst, from, used, remaining, retry
 --       (bad: bit u, the own entry's rate of unit u cannot be read; bit 29, its

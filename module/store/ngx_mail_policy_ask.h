@@ -125,8 +125,8 @@ void ngx_mail_policy_local_stop(ngx_mail_policy_store_t *store);
 
 
 /*
- * The questions to Redis.  NGX_OK: done(data, rc) will be called, unless
- * (*request)->data is set to NULL before; NGX_DECLINED: the store is away.
+ * The questions to Redis.  NGX_OK: done(data, rc) will be called, unless the
+ * request's data is set to NULL before; NGX_DECLINED: the store is away.
  */
 
 /*

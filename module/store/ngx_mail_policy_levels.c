@@ -11,8 +11,8 @@
  *
  * A stale entry is used while it is read again, by the asks that are sent
  * with its reading; they are told when it is there, and look whether it still
- * says the same.  An entry that cannot be read (Redis away, no hash) keeps
- * what it said.
+ * says the same.  An entry that cannot be read as Redis is away keeps what it
+ * said; one that is no hash says nothing.
  *
  * Event: the answer of a lookup.  Entries are the worker's; the one used
  * longest ago gives way, unless it is being read.

@@ -37,7 +37,9 @@
  *
  * The handler is never called from within send(): an answer that is there
  * at once (shared memory, store away) comes from a posted event.  It is
- * called exactly once, at the latest when policy_redis' timeout is over.
+ * called exactly once, at the latest when policy_redis' timeout is over; in a
+ * new worker, which has still to learn whether Redis is there, it may take
+ * twice that.
  */
 
 
