@@ -2,7 +2,7 @@
 
 # A wrong configuration fails "nginx -t" with a line that says what to write
 # instead: for each directive its mistakes, and what is said of them.  Those of
-# policy_limit are in conf_bad_limit.t.
+# policy_limit are in conf_limit.t.
 
 use strict;
 use warnings;
@@ -50,8 +50,9 @@ bad('policy_zone twice', "policy_zone 1m; policy_zone 1m;",
     qr/"policy_zone" directive is duplicate/);
 bad('policy_zone big', 'policy_zone big;',
     qr/"big" is no size, write "policy_zone 8m"/);
-bad('policy_zone 1k', 'policy_zone 1k;',
-    qr/"1k" is too small, write at least "policy_zone \d+k"/);
+bad("policy_zone $_", "policy_zone $_;",
+    qr/"$_" is too small, write at least "policy_zone 256k"/)
+    for qw(0 1k 255k);
 
 bad('policy_redis twice', "$REDIS\n$REDIS",
     qr/"policy_redis" directive is duplicate/);
@@ -60,6 +61,8 @@ for my $case (
     [ '127.0.0.1:6379', qr/write "redis:/ ],
     [ 'rediss://127.0.0.1', qr/write "policy_redis_ssl_trusted_certificate/ ],
     [ 'http://127.0.0.1', qr/write "redis:/ ],
+    [ 'redis://127.0.0.1:x', qr/invalid port, write "redis:/ ],
+    [ 'redis://redis.invalid', qr/host not found, write "redis:/ ],
     [ 'redis://127.0.0.1/x', qr/no database number/ ],
     [ 'redis://127.0.0.1/1 db=2', qr/the database is set twice/ ],
     [ 'redis://user@127.0.0.1', qr/write "redis:\/\/user:password@/ ],
@@ -69,6 +72,7 @@ for my $case (
         qr/write "sentinel=name" if they are Sentinels, "cluster" if/ ],
     [ 'redis://127.0.0.1 cluster sentinel=m', qr/Sentinels or a cluster/ ],
     [ 'redis://127.0.0.1 sentinel=', qr/as "sentinel=mymaster"/ ],
+    [ 'redis://127.0.0.1 sentinel=' . 'x' x 65, qr/as "sentinel=mymaster"/ ],
     [ 'redis://127.0.0.1 clusters', qr/write "cluster"/ ],
     [ 'redis://127.0.0.1 prefix=x: redis://127.0.0.2', qr/the URLs first/ ],
     [ 'redis://127.0.0.1/1 cluster', qr/a cluster has no databases/ ],
@@ -87,8 +91,10 @@ for my $case (
     [ 'redis://127.0.0.1 db=1 db=1', qr/"db=" is set twice/ ],
     [ 'redis://127.0.0.1 db=one', qr/write the number of a database/ ],
     [ 'redis://127.0.0.1 timeout=5ms', qr/between 10ms and 10s/ ],
-    [ 'redis://127.0.0.1 timeout=1m', qr/between 10ms and 10s/ ],
-    [ 'redis://127.0.0.1 connections=0', qr/how many a worker opens/ ],
+    [ 'redis://127.0.0.1 timeout=11s', qr/between 10ms and 10s/ ],
+    [ 'redis://127.0.0.1 timeout=soon', qr/between 10ms and 10s/ ],
+    map([ "redis://127.0.0.1 connections=$_", qr/opens, 1 to 64, as "conn/ ],
+        qw(0 65 two)),
     [ 'redis://127.0.0.1 cache=soon', qr/as "cache=2s"/ ],
     [ 'redis://127.0.0.1 cache=', qr/as "cache=2s"/ ],
     [ 'redis://127.0.0.1 cache=61m', qr/at most an hour/ ],
@@ -97,8 +103,13 @@ for my $case (
     [ 'redis://127.0.0.1 events=', qr/as "events=10000"/ ],
     [ 'redis://127.0.0.1 events=-1', qr/or 0 for none/ ],
     [ 'redis://127.0.0.1 events=10000001', qr/as "events=10000"/ ],
-    [ 'redis://127.0.0.1 on_error=retry', qr/write "on_error=local"/ ],
-    [ 'redis://127.0.0.1 prefix=' . 'x' x 65, qr/at most 64 printable/ ],
+    map([ "redis://127.0.0.1 on_error=$_", qr/write "on_error=local"/ ],
+        '', qw(retry Local)),
+    map([ "redis://127.0.0.1 '$_'", qr/at most 64 printable characters w/ ],
+        'prefix=' . 'x' x 65, 'prefix={x}:', 'prefix=a b:'),
+    map([ "redis://127.0.0.1 $_ $_", qr/"\w+=?" is set twice in "policy_red/ ],
+        qw(prefix=x: timeout=1s connections=1 events=0 on_error=open
+           sentinel=m cluster)),
 ) {
     my ($value, $message) = @$case;
     # what is amiss with TLS shows where it is used
@@ -118,15 +129,65 @@ ok(!$good && $said =~ /nothing\.crt/,
     'policy_redis_ssl_trusted_certificate that is not there') or diag($said);
 
 
+($good, $said) = $t->check_conf("mail { policy_redis rediss://127.0.0.1;\n"
+    . "policy_redis_ssl_trusted_certificate %%DIR%%/nginx.conf;\n"
+    . server('policy_auth off; proxy_pass 127.0.0.1:25;') . "}\n");
+
+ok(!$good && $said =~ /\[emerg\].*nginx\.conf/,
+    'policy_redis_ssl_trusted_certificate that is none') or diag($said);
+
+bad('policy_redis_ssl_verify maybe', 'policy_redis_ssl_verify maybe;',
+    qr/invalid value "maybe" in "policy_redis_ssl_verify" directive/);
+bad("policy_redis_ssl_$_ twice", "policy_redis_ssl_$_; policy_redis_ssl_$_;",
+    qr/"policy_redis_ssl_\w+" directive is duplicate/)
+    for 'verify on', 'trusted_certificate x.crt', 'name redis.example.com';
+
+
 # policy_auth, and its stock neighbours
 
 bad('policy_auth twice', whole('policy_auth off;'),
     qr/"policy_auth" directive is duplicate/);
-bad('policy_auth of an unknown provider', 'policy_auth ldap;',
-    qr/policy_auth/);
+bad("policy_auth $_", "policy_auth $_;",
+    qr/unknown provider "$_" in "policy_auth", must be "redis", "file:/)
+    for qw(ldap file: Redis);
+bad("policy_auth $_", "policy_auth $_;",
+    qr/provider "$_" of "policy_auth" is not supported by this version, use/)
+    for qw(relay dovecot:unix:x http://127.0.0.1/ https://127.0.0.1/);
+bad("policy_auth $_", "$REDIS policy_auth $_;",
+    qr/"policy_auth off" takes no providers/) for 'off redis', 'redis off';
+bad('policy_auth redis redis', "$REDIS policy_auth redis redis;",
+    qr/duplicate provider "redis" in "policy_auth"/);
 bad('policy_auth redis without policy_redis',
     server('policy_auth redis; proxy_pass 127.0.0.1:25;'),
-    qr/policy_redis/);
+    qr/"policy_auth redis" needs the directive "policy_redis" in mail\{\}/);
+
+bad('policy_auth of a file that is not there',
+    'policy_auth file:%%DIR%%/nothing;',
+    qr/open\(\) "\S+\/nothing" of "policy_auth" failed \(2: /);
+bad('policy_auth of a folder', 'policy_auth file:%%DIR%%;',
+    qr/"\S+" of "policy_auth" is not a regular file/);
+
+my $hash = '$6$saltsalt$' . 'x' x 86;
+
+for my $case (
+    [ 'alice', qr/"login:hash" expected/ ],
+    [ ":$hash", qr/invalid login, expected 1 to 255 octets/ ],
+    [ " alice:$hash", qr/invalid login/ ],
+    map([ "alice:$_", qr/unknown, incomplete or too costly password hash, e/ ],
+        '', 'secret', '$1$saltsalt$' . 'x' x 22, '$6$saltsalt$x',
+        '$2b$17$' . 'x' x 53, '$6$rounds=1000001$saltsalt$' . 'x' x 86,
+        '$y$jET$saltsalt$' . 'x' x 43, '{PLAIN}'),
+    [ 'alice:{PLAIN}a:b', qr/a \{PLAIN\} password cannot have a ":" in it/ ],
+    [ "alice:$hash\nbob:$hash\nalice:{PLAIN}x",
+        qr/the same login as in line 2/ ],
+) {
+    my ($lines, $message) = @$case;
+
+    $t->write_file('users', "# users\n$lines\n");
+    bad('policy_auth of a file with ' . substr($lines, 0, 32),
+        'policy_auth file:%%DIR%%/users;', qr/users:[24]: .*$message/);
+}
+
 bad('policy_auth_plaintext yes', 'policy_auth_plaintext yes;',
     qr/invalid value "yes"/);
 
@@ -156,26 +217,26 @@ my $later = qr/is not supported by this version/;
 # sizes, numbers, times
 
 bad('policy_message_size big', 'policy_message_size big;', qr/invalid value/);
+bad('policy_message_size -1', 'policy_message_size -1;', qr/invalid value/);
 bad('policy_max_recipients 0', 'policy_max_recipients 0;',
     qr/value must be equal to or greater than 1/);
 bad('policy_max_recipients x', 'policy_max_recipients x;', qr/invalid number/);
 bad('policy_max_messages x', 'policy_max_messages x;', qr/invalid number/);
-bad('policy_max_messages twice',
-    'policy_max_messages 1; policy_max_messages 2;', qr/is duplicate/);
+bad('policy_max_messages -1', 'policy_max_messages -1;', qr/invalid number/);
 bad('policy_min_data_rate x', 'policy_min_data_rate fast;', qr/invalid value/);
-bad('policy_min_data_rate twice',
-    'policy_min_data_rate 1; policy_min_data_rate 2;', qr/is duplicate/);
 bad('policy_bare_newline on', 'policy_bare_newline on;',
     qr/invalid value "on", write "reject" or "normalize"/);
-bad('policy_bare_newline twice',
-    'policy_bare_newline reject; policy_bare_newline normalize;',
-    qr/is duplicate/);
-bad('proxy_connect_timeout soon', 'proxy_connect_timeout soon;',
-    qr/invalid value/);
-bad('proxy_connect_timeout 0', 'proxy_connect_timeout 0;',
-    qr/must be greater than 0/);
-bad('proxy_final_timeout 0', 'proxy_final_timeout 0;',
-    qr/must be greater than 0/);
+
+for my $directive (qw(proxy_connect_timeout proxy_final_timeout)) {
+    bad("$directive soon", "$directive soon;", qr/invalid value/);
+    bad("$directive 0", "$directive 0;", qr/must be greater than 0/);
+}
+
+bad("$_ twice", "$_; $_;", qr/"\w+" directive is duplicate/)
+    for 'policy_message_size 1m', 'policy_max_recipients 1',
+        'policy_max_messages 1', 'policy_min_data_rate 1',
+        'policy_bare_newline reject', 'proxy_connect_timeout 1s',
+        'proxy_final_timeout 10m', 'policy_auth_plaintext on';
 
 
 # proxy_pass
@@ -302,6 +363,21 @@ bad('access_log with a variable', whole('access_log %%DIR%%/$sender.log;'),
 bad('access_log to nowhere',
     whole('access_log %%DIR%%/nowhere/access.log;'),
     qr/open\(\) "\S+nowhere\/access.log" failed/);
+
+
+# what each of them is written with, and where
+
+bad("$_ alone", "$_;", qr/invalid number of arguments in "$_" directive/)
+    for qw(policy policy_zone policy_redis policy_redis_ssl_verify
+           policy_redis_ssl_trusted_certificate policy_redis_ssl_name
+           policy_auth policy_auth_plaintext policy_limit policy_message_size
+           policy_max_recipients policy_max_messages policy_bare_newline
+           policy_min_data_rate proxy_pass proxy_connect_timeout
+           proxy_final_timeout access_log);
+bad("$_ in a server", "server { $_ }", qr/directive is not allowed here/)
+    for 'policy_zone 8m;', $REDIS, 'policy_redis_ssl_verify off;',
+        'policy_redis_ssl_trusted_certificate x.crt;',
+        'policy_redis_ssl_name x;', 'map $helo $a { }';
 
 
 $t->done();
