@@ -177,6 +177,14 @@ like($c->cmd('RSET'), qr/^250 /, 'RSET');
 like($c->cmd('MAIL FROM:<a@example.com>'), qr/^250 /,
     'STATE-11 RSET keeps the login');
 
+# a record that is none is said, once a minute, and is no wrong password
+
+$redis->cmd('SET', 'mail:user:{string@example.com}', 'x');
+like(session('records')->auth_plain('string@example.com', 'x'),
+    qr/^454 4\.7\.0 /, 'a record of another type') for 1 .. 2;
+is(scalar(() = $t->error_log() =~ /record of login "string\@example\.com" (?#
+    )in Redis is not a hash/g), 1, 'is said once');
+
 # a slow hash does not stop another session
 
 $redis->cmd('HSET', 'mail:user:{slow@example.com}', 'password',

@@ -57,7 +57,7 @@ static ngx_int_t ngx_mail_policy_auth_redis_judge(
 static void ngx_mail_policy_auth_redis_remember(
     ngx_mail_policy_auth_redis_t *redis, ngx_str_t *hash);
 static void ngx_mail_policy_auth_redis_unreadable(
-    ngx_mail_policy_auth_t *auth, ngx_mail_policy_auth_redis_t *redis);
+    ngx_mail_policy_auth_t *auth, const char *what);
 static void ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_auth_redis_dummy(void *data, ngx_str_t *login,
     ngx_str_t *hash);
@@ -185,6 +185,10 @@ ngx_mail_policy_auth_redis_handler(void *data,
     if (lookup->rc == NGX_OK) {
         rc = ngx_mail_policy_auth_redis_judge(auth, &lookup->values[0],
                                               &lookup->values[1], &hash);
+
+    } else if (lookup->rc == NGX_DECLINED) {
+        ngx_mail_policy_auth_redis_unreadable(auth, "is not a hash, delete "
+                                              "it");
     }
 
     ngx_mail_policy_auth_answer(auth, rc, &hash);
@@ -227,7 +231,9 @@ ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
         ngx_mail_policy_auth_redis_dummy(redis, &auth->login, hash);
 
     } else {
-        ngx_mail_policy_auth_redis_unreadable(auth, redis);
+        ngx_mail_policy_auth_redis_unreadable(auth,
+                        "has a password of an unknown format, incomplete or "
+                        "too costly, expected " NGX_MAIL_POLICY_CRYPT_FORMATS);
         return NGX_ERROR;
     }
 
@@ -269,11 +275,13 @@ ngx_mail_policy_auth_redis_remember(ngx_mail_policy_auth_redis_t *redis,
 
 static void
 ngx_mail_policy_auth_redis_unreadable(ngx_mail_policy_auth_t *auth,
-    ngx_mail_policy_auth_redis_t *redis)
+    const char *what)
 {
-    time_t  now;
+    time_t                         now;
+    ngx_mail_policy_auth_redis_t  *redis;
 
     now = ngx_time();
+    redis = auth->provider->data;
 
     if (redis->logged && now - redis->logged < NGX_MAIL_POLICY_AUTH_LOG) {
         return;
@@ -282,9 +290,8 @@ ngx_mail_policy_auth_redis_unreadable(ngx_mail_policy_auth_t *auth,
     redis->logged = now;
 
     ngx_log_error(NGX_LOG_ERR, auth->log, 0,
-                  "the password of login \"%V\" in Redis is of an unknown "
-                  "format, incomplete or too costly, expected "
-                  NGX_MAIL_POLICY_CRYPT_FORMATS, &auth->login);
+                  "the record of login \"%V\" in Redis %s",
+                  &auth->login, what);
 }
 
 
