@@ -32,8 +32,8 @@ help()
     cat <<'END'
 usage: build.sh verb
 
-  demo [--keep]     builds, and shows an edge at work: nginx, Redis, two
-                    relays, a few mails; --keep leaves it running
+  demo [--keep]     builds, and shows an edge at work: nginx, Redis,
+                    three relays, a few mails; --keep leaves it running
   test              everything below that a change must pass: module, lint,
                     unit and the tests in t/
   module            the module for the installed nginx:

@@ -42,6 +42,22 @@ my ($example) = $readme
 ok(defined $example, 'README.md has a complete example')
     and passes('README.md', $example);
 
+# lines that stand alone
+
+my @lines = $readme =~ /^    (policy_redis  .*;)$/mg;
+
+cmp_ok(scalar @lines, '>=', 2, 'README.md has lines of policy_redis');
+
+for my $line (@lines) {
+    my ($passed, $output) = $t->check_conf('mail { '
+        . ($line =~ s/redis-\d+\.example\.com/127.0.0.1/gr)
+        . ' policy_redis_ssl_verify off;
+        policy on; policy_auth off; proxy_pass 127.0.0.1:25;
+        server { listen 127.0.0.1:%%PORT_1%%; protocol smtp; } }');
+
+    ok($passed, $line) or diag($output);
+}
+
 $t->done();
 
 

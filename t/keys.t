@@ -66,6 +66,7 @@ for my $name (sort keys %redis) {
 }
 
 is_as_quick();
+takes();
 
 # more parts of the window
 
@@ -117,6 +118,23 @@ sub is_small {
 
     cmp_ok($each, '<=', MEMORY, "$name: the memory of a key");
     note(sprintf('%s: %.0f octets a key', $name, $each));
+}
+
+
+# how long the recipe "top" keeps Redis from serving others
+
+sub takes {
+    open(my $fh, '<:raw', "$FindBin::Bin/../policies/top.lua") or die $!;
+    my $script = do { local $/; <$fh> };
+
+    for my $keys (10_000, 100_000) {
+        last if $keys > $KEYS;
+
+        my $begin = cpu($redis{many});
+        $redis{many}->cmd('EVAL', $script, 0, 'mail:used:user:*', 10, $keys);
+        note(sprintf('top: %.2f s for %d keys',
+            (cpu($redis{many}) - $begin) / 1e6, $keys));
+    }
 }
 
 
