@@ -56,7 +56,8 @@ good('every variable',
         server_port server_name connection helo protocol sasl_method
         sasl_username sender sender_local sender_domain recipient
         recipient_domain recipients rejected_recipients message_size
-        transaction pid hostname msec time_iso8601)) . " messages=1/h;\n"
+        transaction limit limit_remaining retry_after verdict pid hostname
+        msec time_iso8601)) . " messages=1/h;\n"
     . server(''));
 
 my ($crt, $key) = $t->certificate();

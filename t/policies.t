@@ -67,7 +67,8 @@ sub tasks {
         recipes($ROOT, 'Three tasks');
 
     is(scalar @more, 0, 'six lines for three tasks');
-    unlike($_, qr/\n/, 'each is one line') for $raise, $top, $reset;
+    unlike($_, qr/\n/, 'each is one line')
+        for $raise, $plan, $give, $top, $show, $reset;
 
     is($policies->line($raise, 'operator'), "messages: 500/1h, was not set\n"
         . "in force from the next message on\n", 'raise one user');
