@@ -26,12 +26,12 @@ my ($store, $number) = ('', 0);
 # limits of each server, by its port
 
 my %limits = (
-    plain  => 'policy_limit plain  key=$sender messages=%s/1h;',
+    plain  => 'policy_limit plain  key=$sender messages=COUNT/1h;',
     bucket => 'policy_limit bucket key=$sender messages=10/1s,burst=1;',
     window => 'policy_limit window key=$sender messages=4/1s;',
     none   => 'policy_limit free   key=$sender messages=unlimited;
                policy_limit shut   key=$helo   messages=blocked if=$shut;',
-    half   => 'policy_limit half   key=$sender messages=1/1h enforce=0%%;',
+    half   => 'policy_limit half   key=$sender messages=1/1h enforce=0%;',
 );
 
 
@@ -46,7 +46,7 @@ sub configure {
     server {
         listen      127.0.0.1:%%PORT_${store}_$_%%;
         protocol    smtp;
-        @{[ sprintf($limits{$_}, $count) ]}
+        @{[ $limits{$_} =~ s,COUNT,$count,r ]}
     }
 EOC
 

@@ -62,7 +62,6 @@ static void ngx_mail_policy_check_filled(void *data,
     ngx_mail_policy_ask_t *ask);
 static ngx_msec_t ngx_mail_policy_check_delay(ngx_mail_policy_check_t *check);
 static void ngx_mail_policy_check_tarpit_handler(ngx_event_t *ev);
-static ngx_int_t ngx_mail_policy_check_again(ngx_mail_policy_check_t *check);
 
 
 ngx_int_t
@@ -686,72 +685,7 @@ ngx_mail_policy_check_tarpit_handler(ngx_event_t *ev)
 
     check = ev->data;
 
-    if (ngx_mail_policy_check_again(check) == NGX_OK) {
-        return;
-    }
-
-    /* no memory: as it was */
-
-    ngx_mail_policy_check_envelope(check);
-    ngx_mail_policy_verdict_tell(check);
-    ngx_mail_policy_check_restore(check);
-    ngx_mail_policy_check_end(check, 0);
-    ngx_mail_policy_check_keep(check);
-
-    check->handler(check->data, check->verdict);
-}
-
-
-/* the same question once more */
-
-static ngx_int_t
-ngx_mail_policy_check_again(ngx_mail_policy_check_t *check)
-{
-    ngx_uint_t                  i, u;
-    ngx_mail_policy_ask_t      *old, *ask;
-    ngx_mail_policy_charge_t   *to, *from;
-
-    old = check->ask;
-
-    ask = ngx_mail_policy_ask_create(check->store, old->ncharges,
-                                     ngx_mail_policy_check_handler, check);
-    if (ask == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (i = 0; i < old->ncharges; i++) {
-        from = &old->charges[i];
-        to = &ask->charges[i];
-
-        to->name = from->name;
-        to->key.len = from->key.len;
-        to->key.data = ngx_pstrdup(ask->pool, &from->key);
-
-        if (to->key.data == NULL) {
-            ngx_mail_policy_ask_keep(ask);
-            return NGX_ERROR;
-        }
-
-        to->asked = from->asked;
-        to->member = from->member;
-        to->client = from->client;
-        to->combined = from->combined;
-        to->soft = from->soft;
-        to->stands = from->stands;
-
-        to->conf = from->conf;
-
-        for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
-            to->units[u].amount = from->units[u].amount;
-        }
-    }
-
-    ngx_mail_policy_ask_keep(old);
-
-    check->ask = ask;
     check->answered = 0;
 
-    ngx_mail_policy_ask_send(ask);
-
-    return NGX_OK;
+    ngx_mail_policy_ask_again(check->ask);
 }

@@ -142,6 +142,17 @@ ngx_mail_policy_ask_send(ngx_mail_policy_ask_t *ask)
 }
 
 
+void
+ngx_mail_policy_ask_again(ngx_mail_policy_ask_t *ask)
+{
+    ask->answered = 0;
+    ask->expired = 0;
+    ask->round = 0;
+
+    ngx_mail_policy_ask_send(ask);
+}
+
+
 /* a new worker is about to know whether Redis is there */
 
 static void
@@ -196,7 +207,10 @@ ngx_mail_policy_ask_prepare(ngx_mail_policy_ask_t *ask)
 
     for (i = 0; i < n; i++) {
 
-        if (ngx_mail_policy_store_id(ask->pool, &ask->charges[i]) != NGX_OK) {
+        if (ask->charges[i].id.len == 0
+            && ngx_mail_policy_store_id(ask->pool, &ask->charges[i])
+               != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
@@ -271,8 +285,8 @@ ngx_mail_policy_ask_round(ngx_mail_policy_ask_t *ask)
     ngx_mail_policy_charge_t  *charge;
 
     ask->pending = 1;
+    ask->waited = 0;
     ask->round++;
-    ask->nread = ask->store->nread;
 
     for (i = 0; i < ask->ncharges; i++) {
         charge = &ask->charges[i];
@@ -450,9 +464,8 @@ ngx_mail_policy_ask_outdated(ngx_mail_policy_ask_t *ask)
                 continue;
             }
 
-            /* no entry has been read since, so all say the same */
-
-            if (ask->nread == ask->store->nread) {
+            if (!ask->waited) {
+                /* all entries were known, and not too old */
                 continue;
             }
 

@@ -492,7 +492,7 @@ static ngx_int_t
 ngx_mail_policy_levels_wait(ngx_mail_policy_level_t *level,
     ngx_mail_policy_ask_t *ask)
 {
-    ngx_queue_t                     *q;
+    ngx_queue_t               *q;
     ngx_mail_policy_waiter_t  *waiter;
 
     /* several charges of one ask may wait for one entry */
@@ -514,6 +514,7 @@ ngx_mail_policy_levels_wait(ngx_mail_policy_level_t *level,
     waiter->ask = ask;
     waiter->next = ask->waiters;
     ask->waiters = waiter;
+    ask->waited = 1;
     ask->pending++;
 
     ngx_queue_insert_tail(&level->waiters, &waiter->queue);
@@ -549,7 +550,6 @@ ngx_mail_policy_levels_handler(void *data, ngx_mail_policy_lookup_t *lookup)
     ngx_mail_policy_waiter_t  *waiter;
 
     level->lookup = NULL;
-    level->levels->store->nread++;
 
     switch (lookup->rc) {
 

@@ -19,6 +19,8 @@
  *     create -> send -> handler -> keep | settle | give_back
  *                  \-> give_back
  *
+ * One that was refused may be put again after its handler has run.
+ *
  * The owner ends its ownership by exactly one of
  *
  *     ngx_mail_policy_ask_keep()       the charge stands (or nothing was
@@ -37,9 +39,9 @@
  *
  * The handler is never called from within send(): an answer that is there
  * at once (shared memory, store away) comes from a posted event.  It is
- * called exactly once, at the latest when policy_redis' timeout is over; in a
- * new worker, which has still to learn whether Redis is there, it may take
- * twice that.
+ * called once for each question, at the latest when policy_redis' timeout is
+ * over; in a new worker, which has still to learn whether Redis is there, it
+ * may take twice that.
  */
 
 
@@ -171,9 +173,9 @@ struct ngx_mail_policy_ask_s {
 
     unsigned                       answered:1;
     unsigned                       expired:1;   /* the deadline is over */
+    unsigned                       waited:1;    /* this round, for entries */
     ngx_uint_t                     round;
     ngx_uint_t                     pending; /* answers still to come */
-    ngx_uint_t                     nread;   /* entries, when it was asked */
     ngx_mail_policy_store_t       *store;
     ngx_pool_t                    *work;    /* for what follows; gone when it
                                                is answered */
@@ -269,6 +271,7 @@ ngx_mail_policy_ask_t *ngx_mail_policy_ask_create(
     ngx_mail_policy_store_t *store, ngx_uint_t ncharges,
     ngx_mail_policy_ask_pt handler, void *data);
 void ngx_mail_policy_ask_send(ngx_mail_policy_ask_t *ask);
+void ngx_mail_policy_ask_again(ngx_mail_policy_ask_t *ask);
 void ngx_mail_policy_ask_keep(ngx_mail_policy_ask_t *ask);
 void ngx_mail_policy_ask_settle(ngx_mail_policy_ask_t *ask);
 void ngx_mail_policy_ask_give_back(ngx_mail_policy_ask_t *ask);

@@ -38,7 +38,6 @@ struct ngx_mail_policy_store_s {
     /* a worker's */
 
     void                     *levels;       /* ..._levels_t; NULL: no Redis */
-    ngx_uint_t                nread;        /* entries that were read */
     ngx_event_t               local;        /* counts to be handed over */
     ngx_uint_t                nlocal;       /* on their way */
     ngx_queue_t               lost;         /* to be sent again */
