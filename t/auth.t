@@ -223,10 +223,7 @@ $t->done();
 sub session {
     my ($port) = @_;
 
-    my $c = $t->client($port);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($port);
 }
 
 

@@ -74,10 +74,7 @@ my $number = 0;
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where, timeout => 20);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where, timeout => 20);
 }
 
 

@@ -65,10 +65,7 @@ sub begin {
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where // 'smtp', timeout => 20);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp', timeout => 20);
 }
 
 

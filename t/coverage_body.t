@@ -73,10 +73,7 @@ my $RCPT = 'RCPT TO:<b@example.net>';
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where);
 }
 
 

@@ -67,10 +67,7 @@ my ($worker) = $t->worker_pids();
 sub session {
     my ($where, %option) = @_;
 
-    my $c = $t->client($where // 'smtp', %option);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp', %option);
 }
 
 

@@ -283,9 +283,5 @@ sub new_faults {
 
 
 sub session {
-    my $client = $t->client('relay');
-
-    $client->greeting();
-    $client->ehlo();
-    return $client;
+    return $t->session('relay');
 }

@@ -98,11 +98,7 @@ my ($store, $name);
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client("${store}_$where");
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session("${store}_$where");
 }
 
 

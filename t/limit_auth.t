@@ -83,11 +83,7 @@ EOF
 sub session {
     my ($where, %option) = @_;
 
-    my $c = $t->client($where, %option);
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where, %option);
 }
 
 

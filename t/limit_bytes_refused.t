@@ -13,7 +13,7 @@ use Test::More;
 
 use MailPolicy;
 use MailPolicy::Bytes qw(octets mail data bdat @to);
-use MailPolicy::Limits qw(lasting used);
+use MailPolicy::Limits qw(is_used lasting);
 
 # whether shared memory is tried, too
 use constant LOCAL => 1;
@@ -77,11 +77,7 @@ my ($store, $name);
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client("${store}_$where");
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session("${store}_$where");
 }
 
 
@@ -94,17 +90,9 @@ sub charged {
 
     return if $store eq 'local';
 
-    $key //= 'a@example.com';
-    my @expected = ($bytes, $messages // ());
-    my @now;
-
-    $t->wait_for(sub {
-        @now = (used($redis, $limit, $key, 'bytes'),
-            defined $messages ? used($redis, $limit, $key) : ());
-        "@now" eq "@expected";
-    }, 5);
-
-    is("@now", "@expected", "$name: $text: charged @expected");
+    is_used($redis, "$name: $text: charged", $limit, $key // 'a@example.com',
+        timeout => 5, bytes => $bytes,
+        defined $messages ? (messages => $messages) : ());
 }
 
 

@@ -77,11 +77,7 @@ EOF
 sub session {
     my ($where, $helo) = @_;
 
-    my $c = $t->client("${where}_nginx");
-
-    $c->greeting();
-    $c->ehlo($helo);
-    return $c;
+    return $t->session("${where}_nginx", helo => $helo);
 }
 
 

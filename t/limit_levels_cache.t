@@ -58,11 +58,7 @@ for my $case ([ second => 'cache=1s' ], [ none => 'cache=0' ]) {
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where);
 }
 
 

@@ -62,11 +62,7 @@ $t->run_nginx();
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where);
 }
 
 

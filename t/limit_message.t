@@ -103,11 +103,7 @@ sub conf {
 sub session {
     my ($where, $helo) = @_;
 
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo($helo);
-    return $c;
+    return $t->session($where, helo => $helo);
 }
 
 

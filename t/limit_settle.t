@@ -71,11 +71,7 @@ my @used = (0, 0);
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where // 'smtp');
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp');
 }
 
 

@@ -50,11 +50,7 @@ my $mail = "MAIL FROM:<$sender>";
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where // 'smtp');
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp');
 }
 
 

@@ -42,10 +42,7 @@ EOF
 $t->run_nginx();
 
 sub session {
-    my $c = $t->client($_[0] // 'smtp', timeout => 20);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($_[0] // 'smtp', timeout => 20);
 }
 
 

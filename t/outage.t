@@ -60,11 +60,7 @@ EOF
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where);
 }
 
 

@@ -14,7 +14,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one thinking used);
+use MailPolicy::Limits qw(is_used lasting send_one store_away store_back
+    thinking used);
 
 use constant BACK => 2;
 
@@ -71,56 +72,21 @@ EOF
 $t->run_nginx();
 
 
-sub session {
-    my ($where) = @_;
+# within what an outage may take to be told
 
-    my $c = $t->client($where // 'smtp');
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
-}
-
-
-# both workers know that it is away, and then that it is back
-
-sub away {
-    $redis->signal('STOP');
-    ok($t->wait_for(sub {
-        my $c = session();
-        $c->cmd('MAIL FROM:<probe@probe.example>');
-        $c->quit();
-        return thinking($t, 'away') == 2;
-    }), 'both workers know that it is away');
-}
-
-
-sub back {
-    my ($what) = @_;
-
-    $redis->signal('CONT');
-    my $since = time();
-    ok($t->wait_for(sub { thinking($t, 'back') == 2 }, 5),
-        "$what: both workers are back");
-    return $since;
-}
-
-
-sub is_used {
+sub charged {
     my ($what, $limit, $key, %expected) = @_;
 
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-    my $now = '';
-    my $wanted = join(' ', map { "$_=$expected{$_}" } sort keys %expected);
+    is_used($redis, $what, $limit, $key, timeout => BACK + 0.5, %expected);
+}
 
-    $t->wait_for(sub {
-        $now = join(' ', map { "$_=" . used($redis, $limit, $key, $_) }
-            sort keys %expected);
-        return $now eq $wanted;
-    }, BACK + 0.5);
 
-    is($now, $wanted, $what);
+sub session {
+    my ($where) = @_;
+
+    return $t->session($where // 'smtp');
 }
 
 
@@ -148,9 +114,9 @@ my $before_reset = begin('before@open.example');
 my $across = begin('across@open.example');
 my $across_reset = begin('across@open.example');
 my $later_bad = begin('later@open.example');
-is_used('two are open', 's', 'across@open.example', messages => 3);
+charged('two are open', 's', 'across@open.example', messages => 3);
 
-away();
+store_away($t, $redis);
 
 like(ends_well($before), qr/^250/, 'begun before, accepted within');
 like($before_reset->cmd('RSET'), qr/^250/, 'begun before, reset within');
@@ -163,26 +129,26 @@ $within->cmd('RSET');
 my $later = begin('later@open.example');
 my $later_reset = begin('later@open.example');
 
-back('open');
+store_back($t, $redis, 'open');
 
-is_used('begun and ended within', 's', 'within@open.example',
+charged('begun and ended within', 's', 'within@open.example',
     messages => 2, recipients => 2);
 
 # the one that was reset cannot be given back: Redis was away
-is_used('begun before, ended within', 's', 'before@open.example',
+charged('begun before, ended within', 's', 'before@open.example',
     messages => 3, recipients => 3);
 
-is_used('begun within, still open', 's', 'later@open.example',
+charged('begun within, still open', 's', 'later@open.example',
     messages => 4, recipients => 4);
 like(ends_well($later), qr/^250/, 'begun within, accepted later');
 $later_reset->cmd('RSET');
 $later_bad->reset();
-is_used('begun within, ended later', 's', 'later@open.example',
+charged('begun within, ended later', 's', 'later@open.example',
     messages => 2, recipients => 2);
 
 like(ends_well($across), qr/^250/, 'begun before, accepted later');
 $across_reset->cmd('RSET');
-is_used('begun before, ended later', 's', 'across@open.example',
+charged('begun before, ended later', 's', 'across@open.example',
     messages => 2, recipients => 2);
 $t->disconnect();
 
@@ -191,14 +157,14 @@ $t->disconnect();
 like(send_one(session(), 'big@open.example'), qr/^250/, 'bytes: a base');
 my $base = used($redis, 's', 'big@open.example', 'bytes');
 my $c = begin('big@open.example');
-away();
+store_away($t, $redis);
 $c->cmd('DATA');
 $c->send_raw(('x' x 70 . "\r\n") x 1000 . ".\r\n");
 like($c->read_reply(), qr/^250/, 'bytes: 72000 fit');
 $c->pipeline('MAIL FROM:<big@open.example>', $rcpt, 'DATA');
 $c->send_raw(('x' x 70 . "\r\n") x 500 . ".\r\n");
 like($c->read_reply(), qr/^450/, 'bytes: 36000 more do not');
-back('bytes');
+store_back($t, $redis, 'bytes');
 $t->wait_for(sub { used($redis, 's', 'big@open.example', 'bytes')
     >= $base + 72000 });
 my $bytes = used($redis, 's', 'big@open.example', 'bytes');
@@ -212,10 +178,10 @@ $c = session('bucket');
 send_one($c, 'fill@bucket.example') for 1 .. 12;
 my ($tat) = ($redis->cmd('HGET', 'mail:used:b:{fill@bucket.example}',
     'messages') // '') =~ /^b (\d+) 100 /;
-away();
+store_away($t, $redis);
 is(scalar(grep { send_one($c, 'fill@bucket.example') =~ /^250/ } 1 .. 25), 18,
     'a bucket: the rest of it, and no more');
-back('a bucket');
+store_back($t, $redis, 'a bucket');
 ok($t->wait_for(sub {
         my ($now) = $redis->cmd('HGET', 'mail:used:b:{fill@bucket.example}',
             'messages') =~ /^b (\d+) 100 /;
@@ -230,15 +196,15 @@ $redis->cmd('HSET', 'mail:limit:s:{own@entry.example}', 'messages', '7/1h');
 $redis->cmd('HSET', 'mail:limit:s:{more@entry.example}', 'messages',
     '120/1h');
 send_one(session(), "$_\@entry.example") for qw(own own more);
-away();
+store_away($t, $redis);
 $c = session();
 is(scalar(grep { send_one($c, 'own@entry.example') =~ /^250/ } 1 .. 9), 5,
     'an own entry: the rest of it');
 is(scalar(grep { send_one($c, 'more@entry.example') =~ /^250/ } 1 .. 121),
     119, 'an own entry that grants more');
-back('own entries');
-is_used('an own entry', 's', 'own@entry.example', messages => 7);
-is_used('an own entry that grants more', 's', 'more@entry.example',
+store_back($t, $redis, 'own entries');
+charged('an own entry', 's', 'own@entry.example', messages => 7);
+charged('an own entry that grants more', 's', 'more@entry.example',
     messages => 120);
 $t->disconnect();
 
@@ -247,7 +213,7 @@ $t->disconnect();
 my @held = map { session('held') } 1 .. 2;
 my $lease = 'mail:lease:held:{127.0.0.1}';
 is($redis->cmd('ZCARD', $lease), 2, 'sessions: two leases');
-away();
+store_away($t, $redis);
 push @held, map { session('held') } 1 .. 2;
 like($held[3]->cmd('NOOP'), qr/^250/, 'sessions: two more within');
 like($t->client('held')->wait_close() ? '421' : 'open', qr/421/,
@@ -255,7 +221,7 @@ like($t->client('held')->wait_close() ? '421' : 'open', qr/421/,
 (shift @held)->quit();
 $held[3] = session('held');
 like($held[3]->cmd('NOOP'), qr/^250/, 'sessions: one ends, one begins');
-back('sessions');
+store_back($t, $redis, 'sessions');
 note('leases ' . $redis->cmd('ZCARD', $lease));
 $_->quit() for splice @held;
 ok($t->wait_for(sub { $redis->cmd('ZCARD', $lease) <= 1 }),
@@ -274,10 +240,10 @@ sub guess {
 }
 
 is(join(' ', map { guess("wrong$_") } 1 .. 2), '535 535', 'two fail');
-away();
+store_away($t, $redis);
 is(join(' ', map { guess("wrong$_") } 3 .. 6), '535 535 535 454',
     'auth_failures: three more, and no fourth');
-my $since = back('auth_failures');
+my $since = store_back($t, $redis, 'auth_failures');
 ok($t->wait_for(sub { $redis->cmd('ZCARD', 'mail:failed:guess:{127.0.0.1}')
     == 5 }, BACK), 'auth_failures: five are known')
     or diag($redis->cmd('ZCARD', 'mail:failed:guess:{127.0.0.1}'));

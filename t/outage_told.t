@@ -126,7 +126,8 @@ for my $how (qw(nothing reload kill)) {
         is(used($redis, 's', $sender), $total, "$how: once");
     }
 
-    is(accepted($sender, 25, sessions()), 100 - $total, "$how: and what is left is granted");
+    is(accepted($sender, 25, sessions()), 100 - $total, 
+        "$how: and what is left is granted");
     $t->disconnect();
 }
 

@@ -14,7 +14,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one thinking used);
+use MailPolicy::Limits qw(is_used lasting send_one store_away store_back
+    thinking used);
 
 use constant BACK => 2;
 use constant MANY => $ENV{TEST_OUTAGE_KEYS} || 1000;
@@ -45,54 +46,19 @@ EOF
 $t->run_nginx();
 
 
-sub session {
-    my $c = $t->client('smtp');
+# within what an outage may take to be told
 
-    $c->greeting();
-    $c->ehlo();
-    return $c;
-}
-
-
-# both workers know that it is away, and then that it is back
-
-sub away {
-    $redis->signal('STOP');
-    ok($t->wait_for(sub {
-        my $c = session();
-        $c->cmd('MAIL FROM:<probe@probe.example>');
-        $c->quit();
-        return thinking($t, 'away') == 2;
-    }), 'both workers know that it is away');
-}
-
-
-sub back {
-    my ($what) = @_;
-
-    $redis->signal('CONT');
-    my $since = time();
-    ok($t->wait_for(sub { thinking($t, 'back') == 2 }, 5),
-        "$what: both workers are back");
-    return $since;
-}
-
-
-sub is_used {
+sub charged {
     my ($what, $limit, $key, %expected) = @_;
 
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-    my $now = '';
-    my $wanted = join(' ', map { "$_=$expected{$_}" } sort keys %expected);
+    is_used($redis, $what, $limit, $key, timeout => BACK + 0.5, %expected);
+}
 
-    $t->wait_for(sub {
-        $now = join(' ', map { "$_=" . used($redis, $limit, $key, $_) }
-            sort keys %expected);
-        return $now eq $wanted;
-    }, BACK + 0.5);
 
-    is($now, $wanted, $what);
+sub session {
+    return $t->session('smtp');
 }
 
 
@@ -102,7 +68,7 @@ for my $how ('reload', 'kill') {
     my $sender = "$how\@worker.example";
 
     send_one(session(), $sender) for 1 .. 30;
-    away();
+    store_away($t, $redis);
     send_one(session(), $sender) for 1 .. 30;
     $t->disconnect();
 
@@ -121,7 +87,7 @@ for my $how ('reload', 'kill') {
     is(scalar(grep { send_one($c, $sender) =~ /^250/ } 1 .. 45), 40,
         "$how: forty more, and not one more");
     $redis->signal('CONT');
-    is_used("$how: handed back", 's', $sender, messages => 100);
+    charged("$how: handed back", 's', $sender, messages => 100);
     ok($t->wait_for(sub { thinking($t, 'back') == 2 }, 5), "$how: back");
     $t->disconnect();
 }
@@ -147,16 +113,16 @@ sub burst {
 sub sum_of { my ($name) = @_; return sum0(map {
     used($redis, 's', "k$_\@$name.example") } 1 .. MANY) }
 
-away();
+store_away($t, $redis);
 burst('many');
-my $since = back('many');
+my $since = store_back($t, $redis, 'many');
 ok($t->wait_for(sub { used($redis, 's', 'k' . MANY . '@many.example') == 1 },
     10), 'many keys: the last one is told');
 note(sprintf('%d keys: %.1f s', MANY, time() - $since));
 cmp_ok(time() - $since, '<', BACK + 1, 'many keys: soon');
 is(sum_of('many'), MANY, 'many keys: each is told once');
 
-away();
+store_away($t, $redis);
 burst('flap');
 
 my $told = 0;
@@ -172,7 +138,7 @@ for my $n (1 .. 3) {
 }
 
 cmp_ok($told, '>', 0, 'flapping: some are told in between');
-back('flapping');
+store_back($t, $redis, 'flapping');
 ok($t->wait_for(sub { used($redis, 's', 'k' . MANY . '@flap.example') >= 1 },
     10), 'flapping: the last one is told');
 sleep(0.5);

@@ -96,11 +96,7 @@ $t->done(faults => 0);
 sub session {
     my ($where, $name) = @_;
 
-    my $c = $t->client("${store}_$where");
-
-    $c->greeting();
-    $c->ehlo($name);
-    return $c;
+    return $t->session("${store}_$where", helo => $name);
 }
 
 

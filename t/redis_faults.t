@@ -130,11 +130,7 @@ sub noop {
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where);
 }
 
 

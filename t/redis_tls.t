@@ -143,11 +143,7 @@ EOF
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client("edge_$where");
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session("edge_$where");
 }
 
 

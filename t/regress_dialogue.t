@@ -73,10 +73,7 @@ my $number = 0;
 sub session {
     my ($where, @more) = @_;
 
-    my $c = $t->client($where, timeout => 20, @more);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where, timeout => 20, @more);
 }
 
 

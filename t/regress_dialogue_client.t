@@ -107,10 +107,7 @@ $t->run_nginx();
 sub session {
     my ($where, @more) = @_;
 
-    my $c = $t->client($where // 'smtp', timeout => 15, @more);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp', timeout => 15, @more);
 }
 
 

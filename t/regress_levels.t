@@ -73,11 +73,7 @@ $t->run_nginx('none');
 sub session {
     my ($where, $helo) = @_;
 
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo($helo);
-    return $c;
+    return $t->session($where, helo => $helo);
 }
 
 

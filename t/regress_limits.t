@@ -65,11 +65,7 @@ $t->run_nginx();
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where, timeout => 40);
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where, timeout => 40);
 }
 
 

@@ -116,11 +116,7 @@ $t->run_nginx('local');
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where // 'smtp', tls => ($where // '') eq 'tls');
-
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp', tls => ($where // '') eq 'tls');
 }
 
 

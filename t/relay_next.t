@@ -96,10 +96,7 @@ sub taken {
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where);
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where);
 }
 
 

@@ -63,10 +63,7 @@ $t->run_nginx();
 sub session {
     my ($where, $helo) = @_;
 
-    my $c = $t->client($where // 'smtp');
-    $c->greeting();
-    $c->ehlo($helo);
-    return $c;
+    return $t->session($where // 'smtp', helo => $helo);
 }
 
 my $c = session();

@@ -84,10 +84,7 @@ my $RCPT = 'RCPT TO:<b@example.net>';
 sub session {
     my ($where) = @_;
 
-    my $c = $t->client($where // 'smtp');
-    $c->greeting();
-    $c->ehlo();
-    return $c;
+    return $t->session($where // 'smtp');
 }
 
 

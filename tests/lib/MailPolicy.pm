@@ -303,6 +303,20 @@ sub client {
 }
 
 
+# a client that has said EHLO, as helo says; where may be a port's name
+
+sub session {
+    my ($self, $where, %option) = @_;
+
+    my $helo = delete $option{helo};
+    my $client = $self->client($where, %option);
+
+    $client->greeting();
+    $client->ehlo($helo);
+    return $client;
+}
+
+
 # what was recorded, of all clients so far
 
 sub records { return @{ $_[0]{records} } }

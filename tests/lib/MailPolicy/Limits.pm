@@ -7,9 +7,11 @@ use strict;
 use warnings;
 
 use Exporter qw(import);
+use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(used wait_used lasting send_one thinking);
+our @EXPORT_OK = qw(used wait_used is_used lasting send_one thinking store_away
+    store_back);
 
 
 # What is charged to a window: the sum of its slots.  Nothing is released in
@@ -51,6 +53,29 @@ sub wait_used {
 }
 
 
+# that this is charged to these units, within timeout seconds
+
+sub is_used {
+    my ($redis, $what, $limit, $key, %expected) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    my $now = '';
+    my $timeout = delete $expected{timeout};
+    my $wanted = join(' ', map { "$_=$expected{$_}" } sort keys %expected);
+    my $end = time() + $timeout;
+
+    while (1) {
+        $now = join(' ', map { "$_=" . used($redis, $limit, $key, $_) }
+            sort keys %expected);
+        last if $now eq $wanted || time() > $end;
+        sleep(0.02);
+    }
+
+    is($now, $wanted, $what);
+}
+
+
 # counters that would stay for ever
 
 sub lasting {
@@ -71,6 +96,36 @@ sub thinking {
 
     return scalar grep { ($last{$_} // 'back') eq $what }
         $t->worker_pids($name);
+}
+
+
+# Redis hangs, and both workers of "smtp" know it; then it is back, since when
+
+sub store_away {
+    my ($t, $redis) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    $redis->signal('STOP');
+    ok($t->wait_for(sub {
+        my $c = $t->session('smtp');
+        $c->cmd('MAIL FROM:<probe@probe.example>');
+        $c->quit();
+        return thinking($t, 'away') == 2;
+    }), 'both workers know that it is away');
+}
+
+
+sub store_back {
+    my ($t, $redis, $what) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    $redis->signal('CONT');
+    my $since = time();
+    ok($t->wait_for(sub { thinking($t, 'back') == 2 }, 5),
+        "$what: both workers are back");
+    return $since;
 }
 
 
