@@ -154,19 +154,27 @@ ngx_mail_policy_check_restore(ngx_mail_policy_check_t *check)
 static ngx_int_t
 ngx_mail_policy_check_ask(ngx_mail_policy_check_t *check, ngx_uint_t n)
 {
-    check->limits = ngx_palloc(check->pool, n * sizeof(void *));
-    if (check->limits == NULL) {
+    ngx_mail_policy_ask_t     *ask;
+    ngx_mail_policy_limit_t  **limits;
+
+    ask = ngx_mail_policy_ask_create(check->store, n,
+                                     ngx_mail_policy_check_handler, check);
+    if (ask == NULL) {
         return NGX_ERROR;
     }
 
-    check->ask = ngx_mail_policy_ask_create(check->store, n,
-                                            ngx_mail_policy_check_handler,
-                                            check);
-    if (check->ask == NULL) {
+    /* not on the check's pool: a session asks again with each EHLO */
+
+    limits = ngx_palloc(ask->pool, n * sizeof(void *));
+    if (limits == NULL) {
+        ngx_mail_policy_ask_keep(ask);
         return NGX_ERROR;
     }
 
-    check->ask->ncharges = 0;
+    ask->ncharges = 0;
+
+    check->ask = ask;
+    check->limits = limits;
 
     return NGX_OK;
 }

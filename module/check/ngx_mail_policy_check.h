@@ -122,7 +122,8 @@ struct ngx_mail_policy_check_s {
 
     ngx_mail_policy_check_point_e  point;
     ngx_mail_policy_ask_t        *ask;      /* NULL: nothing to end */
-    ngx_mail_policy_limit_t     **limits;   /* of ask->charges */
+    ngx_mail_policy_limit_t     **limits;   /* of ask->charges, and on its
+                                               pool */
     ngx_mail_policy_verdict_t    *verdict;  /* of the pool, or a static one */
     ngx_uint_t                    waits;    /* for charged[waits - 1] */
     ngx_event_t                  *tarpit;   /* NULL: never needed */
