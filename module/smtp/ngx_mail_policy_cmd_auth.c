@@ -50,8 +50,8 @@ static ngx_int_t ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
 static ngx_int_t ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
-static ngx_int_t ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
-    ngx_str_t *other, ngx_str_t *tag);
+static void ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
+    ngx_str_t *other, u_char *tag);
 static void ngx_mail_policy_auth_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc);
@@ -333,24 +333,32 @@ ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s, ngx_str_t *password)
 static ngx_int_t
 ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *password)
 {
-    ngx_str_t  net;
-
     if (s->conf->limits == NULL) {
         return NGX_OK;
+    }
+
+    /* once: a session may try for as long as the provider is away */
+
+    if (s->net.len == 0
+        && ngx_mail_policy_client_net(s->connection->pool, &s->envelope,
+                                      &s->net)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     ngx_mail_policy_session_check(s, &s->check, s->connection->pool,
                                   ngx_mail_policy_auth_checked, s);
 
-    if (ngx_mail_policy_client_net(s->connection->pool, &s->envelope, &net)
-        != NGX_OK
-        || ngx_mail_policy_auth_tag(s, password, &s->check.member) != NGX_OK
-        || ngx_mail_policy_auth_tag(s, &net, &s->check.client) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
     s->check.login = s->auth_login;
+
+    s->check.member.data = s->auth_tags;
+    s->check.member.len = NGX_MAIL_POLICY_AUTH_TAG;
+    ngx_mail_policy_auth_tag(s, password, s->check.member.data);
+
+    s->check.client.data = s->auth_tags + NGX_MAIL_POLICY_AUTH_TAG;
+    s->check.client.len = NGX_MAIL_POLICY_AUTH_TAG;
+    ngx_mail_policy_auth_tag(s, &s->net, s->check.client.data);
 
     return ngx_mail_policy_check_start(&s->check, NGX_MAIL_POLICY_CHECK_AUTH);
 }
@@ -363,17 +371,12 @@ ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *password)
  * failed with already.
  */
 
-static ngx_int_t
+static void
 ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s, ngx_str_t *other,
-    ngx_str_t *tag)
+    u_char *tag)
 {
     u_char      sha1[20], *secret;
     ngx_sha1_t  ctx;
-
-    tag->data = ngx_pnalloc(s->connection->pool, 4);
-    if (tag->data == NULL) {
-        return NGX_ERROR;
-    }
 
     secret = ngx_mail_policy_store_secret(s->main_conf->store);
 
@@ -384,12 +387,9 @@ ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s, ngx_str_t *other,
     ngx_sha1_update(&ctx, other->data, other->len);
     ngx_sha1_final(sha1, &ctx);
 
-    ngx_hex_dump(tag->data, sha1, 2);
-    tag->len = 4;
+    ngx_hex_dump(tag, sha1, NGX_MAIL_POLICY_AUTH_TAG / 2);
 
     ngx_explicit_memzero(&ctx, sizeof(ngx_sha1_t));
-
-    return NGX_OK;
 }
 
 

@@ -36,6 +36,7 @@
 /* RFC 5321, section 4.5.3.1.4, and RFC 4954, section 4 */
 #define NGX_MAIL_POLICY_LINE       2048
 #define NGX_MAIL_POLICY_AUTH_LINE  (12288 + sizeof("AUTH SCRAM-SHA-256-PLUS "))
+#define NGX_MAIL_POLICY_AUTH_TAG   4        /* hex digits, see store.h */
 #define NGX_MAIL_POLICY_BODY       32768
 #define NGX_MAIL_POLICY_DROPPED    65536    /* of a line; then 421 */
 #define NGX_MAIL_POLICY_OUTPUT     16384    /* replies not taken; then wait */
@@ -193,6 +194,9 @@ struct ngx_mail_policy_session_s {
     ngx_uint_t                      auth_state;
     ngx_str_t                       auth_method;
     ngx_str_t                       auth_login;
+    u_char                          auth_tags[2 * NGX_MAIL_POLICY_AUTH_TAG];
+    ngx_str_t                       net;    /* the client's; empty until the
+                                               first AUTH */
     ngx_uint_t                      transactions;
     ngx_uint_t                      extensions;  /* MPOL_EXT_..., as EHLO
                                                     was told */
