@@ -34,8 +34,6 @@ static void ngx_mail_policy_admission_login_handler(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_admission_left_handler(void *data,
     ngx_mail_policy_verdict_t *verdict);
-static void ngx_mail_policy_admission_refused(ngx_mail_policy_session_t *s,
-    ngx_mail_policy_verdict_t *verdict);
 
 
 void
@@ -98,21 +96,13 @@ ngx_mail_policy_admission_handler(void *data,
     ngx_mail_policy_session_t *s = data;
 
     if (verdict->rc != NGX_OK) {
-        ngx_mail_policy_admission_refused(s, verdict);
+        ngx_mail_policy_session_close(s, (char *) verdict->text.data);
         return;
     }
 
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
 
     ngx_mail_policy_session_resume(s);
-}
-
-
-static void
-ngx_mail_policy_admission_refused(ngx_mail_policy_session_t *s,
-    ngx_mail_policy_verdict_t *verdict)
-{
-    ngx_mail_policy_session_close(s, (char *) verdict->text.data);
 }
 
 
@@ -136,7 +126,7 @@ ngx_mail_policy_admission_login_handler(void *data,
     ngx_mail_policy_session_t *s = data;
 
     if (verdict->rc != NGX_OK) {
-        ngx_mail_policy_admission_refused(s, verdict);
+        ngx_mail_policy_session_close(s, (char *) verdict->text.data);
         return;
     }
 
@@ -173,8 +163,6 @@ ngx_mail_policy_admission_left_handler(void *data,
     ngx_mail_policy_verdict_t *verdict)
 {
     ngx_mail_policy_session_t *s = data;
-
-    (void) verdict;
 
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
 

@@ -64,6 +64,8 @@ ngx_mail_policy_smtp_protocol(ngx_conf_t *cf, ngx_mail_protocol_t *stock)
 static void
 ngx_mail_policy_smtp_init_session(ngx_mail_session_t *ms, ngx_connection_t *c)
 {
+    ngx_mail_policy_session_t  *s;
+
     if (ngx_mail_policy_smtp_early(c)) {
         ngx_mail_policy_smtp_refuse_early(ms);
         return;
@@ -89,7 +91,8 @@ ngx_mail_policy_smtp_init_session(ngx_mail_session_t *ms, ngx_connection_t *c)
         return;
     }
 
-    if (ngx_mail_policy_smtp_session(ms) == NULL) {
+    s = ngx_mail_policy_smtp_session(ms);
+    if (s == NULL) {
         ngx_mail_close_connection(c);
         return;
     }
@@ -100,8 +103,7 @@ ngx_mail_policy_smtp_init_session(ngx_mail_session_t *ms, ngx_connection_t *c)
     c->idle = 1;
     c->log->action = "waiting for a command";
 
-    ngx_mail_policy_session_admit(ngx_mail_get_module_ctx(ms,
-                                                    ngx_mail_policy_module));
+    ngx_mail_policy_session_admit(s);
 }
 
 
