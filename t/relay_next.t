@@ -63,6 +63,7 @@ $groups
         default            one;
         b.example          other;
         x.b.example        other;
+        next.example       next;
     }
 
 $servers
@@ -245,7 +246,14 @@ is(join(' ', map { substr($_, 0, 3) } $c->send_mail('s@example.com',
     [ 'r@example.net', 'r@b.example' ], "x\n")), '250 550 250 354 250',
     'MAIL refused: told to the recipients of that route');
 is(taken(), 'b', 'MAIL refused: the relay of the other');
-$relay{a}->set(mail => undef);
+$relay{a}->set(mail => undef, rcpt => '550 5.1.1 no');
+$c->cmd('MAIL FROM:<s@example.com>');
+like($c->cmd('RCPT TO:<r@example.net>'), qr/^550 /, 'refused by one group');
+$relay{a}->set(rcpt => undef, connect => 'refuse');
+like($c->cmd('RCPT TO:<r@next.example>'), qr/^250 /,
+    'what it said is no reason not to ask all of another group');
+$c->cmd('RSET');
+$relay{a}->set(connect => undef);
 $c->quit();
 
 # the connection is kept for the session

@@ -100,15 +100,7 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
         return NGX_DECLINED;
     }
 
-    if (t->session->relay) {
-        ngx_mail_policy_relay_close(t->session->relay);
-        t->session->relay = NULL;
-    }
-
-    t->upstream = upstream;
-    t->tried = 0;
-    t->mail_asked = 0;
-    t->mail_relayed = 0;
+    ngx_mail_policy_transaction_reroute(t, upstream);
 
     return NGX_OK;
 }

@@ -418,9 +418,13 @@ void ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
 /* a connection to t->upstream, and MAIL on its way there */
 ngx_int_t ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t);
 
-/* all of the transaction goes to another group; who is told of it is asked
-   again */
+/*
+ * All of the transaction goes to another group, which is asked anew: divert,
+ * as a limit says so; reroute, as the route of a recipient is another one.
+ */
 void ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_upstream_t *upstream);
+void ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_upstream_t *upstream);
 
 /* moves each recipient on as far as it can go */

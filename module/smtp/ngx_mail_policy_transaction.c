@@ -238,6 +238,18 @@ ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
         return;
     }
 
+    t->lazy = 1;
+
+    ngx_mail_policy_transaction_reroute(t, upstream);
+}
+
+
+/* no recipient stands at the group that it has left */
+
+void
+ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_upstream_t *upstream)
+{
     if (t->session->relay && t->mail_asked) {
         ngx_mail_policy_relay_close(t->session->relay);
         t->session->relay = NULL;
@@ -245,10 +257,10 @@ ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
 
     t->upstream = upstream;
     t->tried = 0;
-    t->lazy = 1;
     t->mail_asked = 0;
     t->mail_relayed = 0;
     t->relay_told = 0;
+    t->peer_failed = 0;
 }
 
 
