@@ -256,16 +256,9 @@ static ngx_uint_t
 ngx_mail_policy_check_units(ngx_mail_policy_check_t *check,
     ngx_mail_policy_limit_t *limit)
 {
-    ngx_uint_t  unit, units, mail, late;
+    ngx_uint_t  units, mail, late;
 
-    units = 0;
-
-    for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++) {
-        if (limit->rates[unit].kind != MPOL_RATE_NONE) {
-            units |= ngx_mail_policy_asked(unit);
-        }
-    }
-
+    units = limit->units;
     mail = units & NGX_MAIL_POLICY_MAIL_UNITS;
     late = (limit->phase == NGX_MAIL_POLICY_AT_RCPT);
 

@@ -37,15 +37,6 @@ static ngx_int_t ngx_mail_policy_verdict_message(
     ngx_mail_policy_check_t *check, u_char *status, size_t len);
 
 
-static ngx_str_t  ngx_mail_policy_verdict_actions[] = {
-    ngx_string("defer"),
-    ngx_string("reject"),
-    ngx_string("tarpit"),
-    ngx_string("report"),
-    ngx_string("relay")
-};
-
-
 /* what most checks come to, and what is left to say without memory */
 
 static ngx_mail_policy_verdict_t  ngx_mail_policy_verdict_passed = {
@@ -208,7 +199,7 @@ ngx_mail_policy_verdict_set(ngx_mail_policy_check_t *check, ngx_uint_t i,
     verdict->charge = i;
     verdict->unit = unit;
     verdict->limit = charge->name;
-    verdict->action = ngx_mail_policy_verdict_actions[exceed];
+    verdict->action = ngx_mail_policy_exceed_names[exceed];
     verdict->used = u->decision.used;
     verdict->max = (u->rate.kind == MPOL_RATE_BUCKET) ? u->rate.burst
                                                       : u->rate.count;

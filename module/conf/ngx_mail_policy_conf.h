@@ -35,6 +35,8 @@ typedef enum {
     NGX_MAIL_POLICY_RELAY
 } ngx_mail_policy_exceed_e;
 
+extern ngx_str_t  ngx_mail_policy_exceed_names[];
+
 
 /* policy_limit */
 typedef struct {
@@ -44,6 +46,7 @@ typedef struct {
     ngx_mail_policy_value_t       message;      /* text empty: ours */
     ngx_uint_t                    phase;        /* of key and condition */
     mpol_rate_t                   rates[NGX_MAIL_POLICY_UNITS];
+    ngx_uint_t                    units;        /* mask: those with a rate */
     ngx_mail_policy_exceed_e      exceed;
     ngx_str_t                     relay;        /* of on_exceed=relay: */
     ngx_mail_policy_upstream_t   *upstream;     /* the same, resolved */

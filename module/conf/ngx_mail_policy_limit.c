@@ -41,6 +41,7 @@ static char *ngx_mail_policy_limit_key(ngx_conf_t *cf,
     ngx_mail_policy_limit_t *limit, ngx_str_t *value);
 static char *ngx_mail_policy_limit_if(ngx_conf_t *cf,
     ngx_mail_policy_limit_t *limit, ngx_str_t *value);
+static ngx_uint_t ngx_mail_policy_limit_coded(ngx_str_t *value);
 static char *ngx_mail_policy_limit_message(ngx_conf_t *cf,
     ngx_mail_policy_limit_t *limit, ngx_str_t *value);
 static char *ngx_mail_policy_limit_charge(ngx_conf_t *cf,
@@ -68,11 +69,12 @@ static ngx_mail_policy_limit_param_t  ngx_mail_policy_limit_params[] = {
 };
 
 
-static ngx_str_t  ngx_mail_policy_limit_exceeds[] = {
+ngx_str_t  ngx_mail_policy_exceed_names[] = {
     ngx_string("defer"),
     ngx_string("reject"),
     ngx_string("tarpit"),
-    ngx_string("report")
+    ngx_string("report"),
+    ngx_string("relay")
 };
 
 
@@ -348,10 +350,8 @@ ngx_mail_policy_limit_exceed(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
     ngx_uint_t  i;
 
     for (i = NGX_MAIL_POLICY_DEFER; i < NGX_MAIL_POLICY_RELAY; i++) {
-        if (value->len == ngx_mail_policy_limit_exceeds[i].len
-            && ngx_strncmp(value->data, ngx_mail_policy_limit_exceeds[i].data,
-                           value->len)
-               == 0)
+        if (ngx_strcmp(value->data, ngx_mail_policy_exceed_names[i].data)
+            == 0)
         {
             limit->exceed = (ngx_mail_policy_exceed_e) i;
             return NGX_CONF_OK;
@@ -426,7 +426,7 @@ ngx_mail_policy_limit_rate(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
 
     rate = &limit->rates[unit];
 
-    if (rate->kind != MPOL_RATE_NONE) {
+    if (limit->units & ngx_mail_policy_asked(unit)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "duplicate parameter \"%V\"", parameter);
         return NGX_CONF_ERROR;
@@ -454,6 +454,8 @@ ngx_mail_policy_limit_rate(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
                            parameter, mpol_rate_error(rc));
         return NGX_CONF_ERROR;
     }
+
+    limit->units |= ngx_mail_policy_asked(unit);
 
     return NGX_CONF_OK;
 }
@@ -559,26 +561,19 @@ static ngx_int_t
 ngx_mail_policy_limit_check(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
     ngx_mail_policy_store_t *store)
 {
-    ngx_uint_t  unit, set, early;
+    ngx_uint_t  early;
 
-    set = 0;
-
-    for (unit = 0; unit < NGX_MAIL_POLICY_UNITS; unit++) {
-        if (limit->rates[unit].kind != MPOL_RATE_NONE) {
-            set |= ngx_mail_policy_asked(unit);
-        }
-    }
-
-    if (set == 0 && !ngx_mail_policy_store_has_records(store)) {
+    if (limit->units == 0 && !ngx_mail_policy_store_has_records(store)) {
         return ngx_mail_policy_limit_error(cf, limit,
                            "has no rate: add \"messages=\" or another "
                            "unit, or set \"policy_redis\" to read it from "
                            "there");
     }
 
-    early = set & (ngx_mail_policy_asked(NGX_MAIL_POLICY_CONNECTIONS)
-                   | ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)
-                   | ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES));
+    early = limit->units
+            & (ngx_mail_policy_asked(NGX_MAIL_POLICY_CONNECTIONS)
+               | ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)
+               | ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES));
 
     if (early && limit->phase > NGX_MAIL_POLICY_AT_AUTH) {
         return ngx_mail_policy_limit_error(cf, limit,
