@@ -585,10 +585,10 @@ ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
 static void
 ngx_mail_policy_check_fill(ngx_mail_policy_check_t *check)
 {
-    uint64_t                        left;
-    ngx_uint_t                      i, n;
-    ngx_mail_policy_ask_t          *ask, *fill;
-    ngx_mail_policy_charge_t       *charge;
+    uint64_t                   left;
+    ngx_uint_t                 i, n;
+    ngx_mail_policy_ask_t     *ask, *fill;
+    ngx_mail_policy_charge_t  *charge;
 
     ask = check->ask;
 

@@ -24,11 +24,12 @@
  * A limit of whose key a variable is empty (null sender, no login) does not
  * apply, nor one whose "if=" is empty or 0.
  *
- *     start -> handler -> settle | give_back
+ *     start -> handler -> settle | release | keep | give_back
  *          \-> give_back
  *
- * The owner ends a check by one of these; give_back() before the handler has
- * run cancels it.  "Pass" says that limits allow it; it never grants relaying.
+ * The owner ends a check that passed by one of these; one that was refused
+ * has ended.  give_back() before the handler has run cancels it.  "Pass" says
+ * that limits allow it; it never grants relaying.
  */
 
 
@@ -60,7 +61,8 @@ typedef enum {
 typedef struct {
     ngx_int_t                     rc;       /* NGX_OK pass, NGX_DECLINED a
                                                limit, NGX_ERROR no store */
-    ngx_uint_t                    code;     /* 450, 550, 451, 421, 454 */
+    ngx_uint_t                    code;     /* 450, 550, 552, 451, 421,
+                                               454 */
     ngx_str_t                     text;     /* "450 4.7.1 Rate ...", with a
                                                NUL behind it */
     ngx_str_t                     limit;    /* which one; empty if none; with
@@ -161,7 +163,8 @@ void ngx_mail_policy_check_left(ngx_mail_policy_check_t *check,
  *
  * settle: the message stands, of size octets; recipient: 1 if the one that
  * was paid for at MAIL was accepted (of a check at RCPT: always 1).
- * release: the connection stands, the session is over.
+ * release: the connection stands, the session is over.  keep: all stands.
+ * give_back: nothing does, but what counts attempts.
  */
 void ngx_mail_policy_check_settle(ngx_mail_policy_check_t *check,
     uint64_t size, ngx_uint_t recipient);

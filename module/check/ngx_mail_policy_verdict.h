@@ -5,7 +5,8 @@
 
 
 /*
- * From the store's answer to the verdict of a check.
+ * From the store's answer to the verdict of a check; and what the files of
+ * this folder know of each other.
  */
 
 

@@ -347,6 +347,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *
      *     conf->auth = NULL;
      *     conf->limits = NULL;
+     *     conf->diverts = 0;
      *     conf->upstream = NULL;
      *     conf->route = NULL;
      *     conf->relay = { 0, NULL };

@@ -402,7 +402,8 @@ ngx_mail_policy_auth_checked(void *data, ngx_mail_policy_verdict_t *verdict)
         s->auth_checked = 1;
         ngx_mail_policy_auth_begin(s->auth);
 
-        /* what the client owes now has a timer */
+        /* the wait for the provider has the session's timer, see wait() */
+
         ngx_mail_policy_session_resume(s);
         return;
     }

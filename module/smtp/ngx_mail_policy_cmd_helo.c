@@ -5,8 +5,9 @@
 
 
 /*
- * The table of commands, and those that need nobody's answer: HELO, EHLO,
- * RSET, NOOP, VRFY, QUIT, STARTTLS, and what is refused.
+ * The table of commands, and those that need nobody's answer: HELO, EHLO (but
+ * for what limits leave, which it may offer), RSET, NOOP, VRFY, QUIT,
+ * STARTTLS, and what is refused.
  */
 
 

@@ -290,9 +290,9 @@ void ngx_mail_policy_session_trailing(ngx_mail_policy_session_t *s);
 
 /*
  * Limits of the session itself.  admit: at the take-over; login: when the
- * login is known, NGX_OK or NGX_AGAIN (admitted() is called then), NGX_ERROR;
- * left: what EHLO may offer, NGX_OK (nothing limits it) or NGX_AGAIN (greet()
- * is called then).  dismiss: all of them end.
+ * login is known, NGX_OK, NGX_ERROR, or NGX_AGAIN (auth_admitted() is called
+ * then); left: what EHLO may offer, NGX_OK (nothing is asked) or NGX_AGAIN
+ * (ehlo_reply() is called then).  dismiss: all of them end.
  */
 void ngx_mail_policy_session_admit(ngx_mail_policy_session_t *s);
 ngx_int_t ngx_mail_policy_session_login(ngx_mail_policy_session_t *s);

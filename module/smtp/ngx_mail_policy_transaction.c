@@ -7,7 +7,8 @@
 /*
  * A transaction: MAIL to end of data.
  *
- *   MAIL   limits and relay are asked at once; both must say yes
+ *   MAIL   limits and relay are asked at once; both must say yes; where a
+ *          limit may send it to another relay, one after the other
  *   RCPT   ..._rcpt.c
  *   DATA   when nothing is due any more and a recipient stands
  *
