@@ -97,6 +97,8 @@ for my $case (
 
 bad('policy_limit a key=$sender;', qr/policy_limit "a" has no rate: add (?#
     )"messages=" or another unit, or set "policy_redis"/, '');
+bad('policy_limit a key=$sasl_username sessions=4097;', qr/write (?#
+    )"sessions=4096" at most, or set "policy_redis"/, '');
 bad('policy_limit a key=$sender messages=1/h;
      policy_limit a key=$helo messages=2/h;', qr/duplicate policy_limit "a"/);
 

@@ -14,6 +14,7 @@
  */
 
 
+#include "mpol_set.h"
 #include "ngx_mail_policy_directive.h"
 
 
@@ -561,13 +562,25 @@ static ngx_int_t
 ngx_mail_policy_limit_check(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
     ngx_mail_policy_store_t *store)
 {
-    ngx_uint_t  early;
+    ngx_uint_t    early;
+    mpol_rate_t  *rate;
 
     if (limit->units == 0 && !ngx_mail_policy_store_has_records(store)) {
         return ngx_mail_policy_limit_error(cf, limit,
                            "has no rate: add \"messages=\" or another "
                            "unit, or set \"policy_redis\" to read it from "
                            "there");
+    }
+
+    rate = &limit->rates[NGX_MAIL_POLICY_SESSIONS];
+
+    if (rate->kind == MPOL_RATE_WINDOW && rate->count > MPOL_SET_MAX
+        && !ngx_mail_policy_store_has_records(store))
+    {
+        return ngx_mail_policy_limit_error(cf, limit,
+                           "has more sessions than shared memory can count: "
+                           "write \"sessions=4096\" at most, or set "
+                           "\"policy_redis\"");
     }
 
     early = limit->units

@@ -141,6 +141,7 @@ struct ngx_mail_policy_redis_s {
     ngx_str_t                        user;
     ngx_str_t                        password;
     ngx_uint_t                       db;
+    ngx_uint_t                       db_set;    /* 0 is a number, too */
     ngx_array_t                      addrs;     /* of all URLs */
 
     ngx_str_t                        prefix;

@@ -276,16 +276,17 @@ ngx_mail_policy_redis_url_merge(ngx_mail_policy_redis_t *redis,
         return "users or passwords differ, write one for all";
     }
 
-    if (url->db != NGX_ERROR && redis->db
-        && (ngx_uint_t) url->db != redis->db)
-    {
+    if (url->db == NGX_ERROR) {
+        return NULL;
+    }
+
+    if (redis->db_set && (ngx_uint_t) url->db != redis->db) {
         return first ? "the database is set twice, leave out \"db=\""
                      : "databases differ, write one for all";
     }
 
-    if (url->db > 0) {
-        redis->db = url->db;
-    }
+    redis->db = url->db;
+    redis->db_set = 1;
 
     return NULL;
 }

@@ -463,6 +463,7 @@ ngx_mail_policy_redis_set_db(ngx_mail_policy_store_t *store, ngx_str_t *value)
     }
 
     store->redis->db = n;
+    store->redis->db_set = 1;
 
     return NULL;
 }
