@@ -102,6 +102,16 @@ ngx_mail_policy_relay_open(ngx_mail_policy_relay_conf_t *conf,
 
     rc = ngx_event_connect_peer(&relay->pc);
 
+    if (rc == NGX_ERROR) {
+
+        /* no descriptor, no free connection: any other relay would fail, too */
+
+        ngx_mail_policy_relay_fail_as(relay,
+                                      NGX_MAIL_POLICY_RELAY_OURSELVES,
+                                      "no connection can be made");
+        return relay;
+    }
+
     if (rc != NGX_OK && rc != NGX_AGAIN) {
         ngx_mail_policy_relay_fail(relay, "connect failed");
         return relay;
@@ -201,10 +211,13 @@ ngx_mail_policy_relay_read_handler(ngx_event_t *rev)
     relay->busy = 1;
 
     if (c->close) {
-        ngx_mail_policy_relay_fail(relay, "worker is shutting down");
+        ngx_mail_policy_relay_fail_as(relay,
+                                      NGX_MAIL_POLICY_RELAY_OURSELVES,
+                                      "worker is shutting down");
 
     } else if (rev->timedout) {
-        ngx_mail_policy_relay_fail(relay, "relay timed out");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_TIMEOUT,
+                                      "relay timed out");
 
     } else if (relay->stage != NGX_MAIL_POLICY_RELAY_CONNECT
                || ngx_mail_policy_relay_test_connect(relay) == NGX_OK)
@@ -228,7 +241,8 @@ ngx_mail_policy_relay_write_handler(ngx_event_t *wev)
     relay->busy = 1;
 
     if (wev->timedout) {
-        ngx_mail_policy_relay_fail(relay, "relay timed out");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_TIMEOUT,
+                                      "relay timed out");
 
     } else if (relay->stage != NGX_MAIL_POLICY_RELAY_CONNECT) {
         ngx_mail_policy_relay_write(relay);
@@ -353,7 +367,9 @@ ngx_mail_policy_relay_read(ngx_mail_policy_relay_t *relay)
     while (!relay->failing && !relay->closed) {
 
         if (relay->in_len == NGX_MAIL_POLICY_RELAY_BUFFER) {
-            ngx_mail_policy_relay_fail(relay, "relay sent too long a reply");
+            ngx_mail_policy_relay_fail_as(relay,
+                                          NGX_MAIL_POLICY_RELAY_INVALID,
+                                          "relay sent too long a reply");
             return;
         }
 
@@ -402,7 +418,9 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
         }
 
         if (n == MPOL_BAD) {
-            ngx_mail_policy_relay_fail(relay, "relay sent an invalid reply");
+            ngx_mail_policy_relay_fail_as(relay,
+                                          NGX_MAIL_POLICY_RELAY_INVALID,
+                                          "relay sent an invalid reply");
             return NGX_ERROR;
         }
 
@@ -411,13 +429,20 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
             /* one command at a time: nothing may follow its reply */
 
             if ((size_t) n < relay->in_len) {
-                ngx_mail_policy_relay_fail(relay,
+                ngx_mail_policy_relay_fail_as(relay,
+                                           NGX_MAIL_POLICY_RELAY_INVALID,
                                            "relay sent an unexpected reply");
                 return NGX_ERROR;
             }
 
             if (ngx_mail_policy_relay_setup(relay, &reply) != NGX_OK) {
-                ngx_mail_policy_relay_fail(relay, "relay refused the set-up");
+                ngx_mail_policy_relay_fail_as(relay,
+                                   reply.code == 421
+                                   ? NGX_MAIL_POLICY_RELAY_CLOSING
+                                   : reply.code >= 400
+                                     ? NGX_MAIL_POLICY_RELAY_REFUSED
+                                     : NGX_MAIL_POLICY_RELAY_INVALID,
+                                   "relay refused the set-up");
                 return NGX_ERROR;
             }
 
@@ -623,6 +648,14 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
 void
 ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay, const char *why)
 {
+    ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_ERROR, why);
+}
+
+
+void
+ngx_mail_policy_relay_fail_as(ngx_mail_policy_relay_t *relay,
+    ngx_mail_policy_relay_cause_e cause, const char *why)
+{
     ngx_uint_t  level;
 
     if (relay->failing) {
@@ -630,6 +663,7 @@ ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay, const char *why)
     }
 
     relay->failing = 1;
+    relay->cause = cause;
 
     if (relay->handlers) {
 

@@ -62,7 +62,8 @@ typedef struct {
 
     /*
      * The relay is of no use any more; the last callback.  stage: of the
-     * oldest command without reply, or where the set-up stood.
+     * oldest command without reply, or where the set-up stood.  Why: see
+     * relay->cause.
      */
     void    (*failed)(void *data, ngx_mail_policy_relay_stage_e stage);
 
@@ -81,6 +82,18 @@ typedef struct {
     ngx_log_t                         *log;       /* the server's, not the
                                                      session's */
 } ngx_mail_policy_relay_conf_t;
+
+
+/* why a relay is of no use any more */
+typedef enum {
+    NGX_MAIL_POLICY_RELAY_ERROR = 0,        /* no connection, or it was lost */
+    NGX_MAIL_POLICY_RELAY_TIMEOUT,
+    NGX_MAIL_POLICY_RELAY_INVALID,          /* what it said is not SMTP */
+    NGX_MAIL_POLICY_RELAY_REFUSED,          /* 4xx, 5xx at set-up */
+    NGX_MAIL_POLICY_RELAY_CLOSING,          /* 421 */
+    NGX_MAIL_POLICY_RELAY_OURSELVES         /* no descriptors, shutting down:
+                                               no fault of the relay's */
+} ngx_mail_policy_relay_cause_e;
 
 
 /* MAIL's parameters; strings are borrowed until the command is answered */
@@ -146,6 +159,7 @@ typedef struct {
     u_char                             in[NGX_MAIL_POLICY_RELAY_BUFFER];
 
     ngx_event_t                        failure;   /* posted */
+    ngx_mail_policy_relay_cause_e      cause;     /* of it */
 
     unsigned                           in_transaction:1; /* MAIL was sent */
     unsigned                           in_body:1; /* from 354 or chunks() to
@@ -224,6 +238,10 @@ void ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay);
 /* the owner hears of it from a posted event; why is for the log */
 void ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay,
     const char *why);
+
+/* the same for a cause other than NGX_MAIL_POLICY_RELAY_ERROR */
+void ngx_mail_policy_relay_fail_as(ngx_mail_policy_relay_t *relay,
+    ngx_mail_policy_relay_cause_e cause, const char *why);
 
 /* sets the deadlines of what is awaited now */
 void ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay);

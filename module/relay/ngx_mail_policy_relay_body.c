@@ -163,7 +163,8 @@ ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay)
     }
 
     if (relay->in_len) {
-        ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_INVALID,
+                                      "relay sent an unexpected reply");
         return NGX_AGAIN;
     }
 
@@ -229,7 +230,8 @@ ngx_mail_policy_relay_early_reply(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply)
 {
     if (!relay->in_body || reply->code < 400) {
-        ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_INVALID,
+                                      "relay sent an unexpected reply");
         return;
     }
 

@@ -207,7 +207,8 @@ ngx_mail_policy_relay_judge(ngx_mail_policy_relay_t *relay,
      */
 
     if (reply->code == 421 && stage != NGX_MAIL_POLICY_RELAY_FINAL) {
-        ngx_mail_policy_relay_fail(relay, "relay is closing");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_CLOSING,
+                                      "relay is closing");
         return NGX_ERROR;
     }
 
@@ -215,12 +216,14 @@ ngx_mail_policy_relay_judge(ngx_mail_policy_relay_t *relay,
         && (stage == NGX_MAIL_POLICY_RELAY_DATA ? reply->code != 354
                                                 : reply->code >= 300))
     {
-        ngx_mail_policy_relay_fail(relay, "relay sent an unexpected reply");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_INVALID,
+                                      "relay sent an unexpected reply");
         return NGX_ERROR;
     }
 
     if (reply->code >= 400 && stage == NGX_MAIL_POLICY_RELAY_RSET) {
-        ngx_mail_policy_relay_fail(relay, "relay refused RSET");
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_INVALID,
+                                      "relay refused RSET");
         return NGX_ERROR;
     }
 
