@@ -20,6 +20,9 @@
 #include <ngx_core.h>
 
 
+typedef struct ngx_mail_policy_record_s  ngx_mail_policy_record_t;
+
+
 typedef struct {
     /* session */
 
@@ -31,8 +34,13 @@ typedef struct {
     ngx_str_t           sasl_method;
     ngx_str_t           sasl_username;  /* empty: not authenticated */
 
+    off_t               bytes_received; /* at the end of a transaction: since
+                                           the one before, or connect */
+    off_t               bytes_sent;
+
     /* transaction */
 
+    ngx_mail_policy_record_t  *record;  /* what becomes of it; NULL: none */
     ngx_uint_t          transaction;    /* number within the session, from 1 */
     ngx_str_t           sender;         /* without brackets; empty for <> */
     ngx_str_t           sender_local;

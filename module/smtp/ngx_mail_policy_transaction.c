@@ -96,6 +96,7 @@ ngx_mail_policy_transaction_create(ngx_mail_policy_session_t *s)
     e->recipients = 0;
     e->rejected_recipients = 0;
     e->message_size = 0;
+    e->record = &t->record;
 
     return t;
 }
@@ -432,6 +433,7 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
     }
 
     s->transaction = NULL;
+    s->envelope.record = NULL;
 
     ngx_destroy_pool(t->pool);
 }

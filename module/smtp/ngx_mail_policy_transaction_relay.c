@@ -89,7 +89,8 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
         return NGX_ERROR;
     }
 
-    t->record.relay = s->relay->peer->name;
+    ngx_mail_policy_record_try(&t->record, t->pool, t->upstream,
+                               s->relay->peer);
 
     if (ngx_mail_policy_relay_mail(s->relay, t, &t->mail) != NGX_OK) {
         return NGX_ERROR;
@@ -170,6 +171,8 @@ ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
     ngx_mail_policy_transaction_t  *t;
 
     t = s->transaction;
+
+    ngx_mail_policy_record_tried(&t->record, reply->code);
 
     switch (stage) {
 
@@ -295,6 +298,8 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
     if (t == NULL || !t->mail_asked) {
         return;
     }
+
+    ngx_mail_policy_record_tried(&t->record, 0);
 
     if (!s->relay_reused || t->mail_relayed) {
         ngx_mail_policy_upstream_report(peer, 1);

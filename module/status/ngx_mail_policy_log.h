@@ -17,7 +17,11 @@
 #include <ngx_core.h>
 
 #include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_upstream.h"
 
+
+/* tries that are written out one by one; what is more counts as the last */
+#define NGX_MAIL_POLICY_LOG_TRIES       64
 
 /* recipients that are written out; how many there were is always said */
 #define NGX_MAIL_POLICY_LOG_RECIPIENTS  100
@@ -34,8 +38,19 @@ typedef enum {
 } ngx_mail_policy_outcome_e;
 
 
-/* strings live as long as the transaction; empty ones are left out */
+/* one relay that was asked, whatever it said */
 typedef struct {
+    ngx_str_t                   relay;  /* address:port */
+    ngx_uint_t                  status; /* what it said last; 0: it was lost,
+                                           or has said nothing */
+    ngx_msec_t                  start;
+    ngx_msec_t                  time;   /* from then to its last word */
+    unsigned                    ended:1;
+} ngx_mail_policy_try_t;
+
+
+/* strings live as long as the transaction; empty ones are left out */
+struct ngx_mail_policy_record_s {
     ngx_mail_policy_outcome_e   outcome;
     ngx_uint_t                  status; /* the reply's code; 0: none given */
     ngx_str_t                   reply;  /* the last one that refused, or the
@@ -45,13 +60,27 @@ typedef struct {
     uint64_t                    used;
     uint64_t                    max;
     uint64_t                    retry;  /* seconds */
-    ngx_str_t                   upstream;     /* the group */
-    ngx_str_t                   relay;        /* address:port */
+    ngx_array_t                *tries;        /* ..._try_t; NULL: none */
+    ngx_str_t                   upstream;     /* the group, and ... */
+    ngx_str_t                   relay;        /* ... address:port of the last
+                                                 one */
     ngx_msec_t                  start;        /* ngx_current_msec at MAIL */
     ngx_msec_t                  relay_start;  /* of the first connection */
     ngx_str_t                  *recipients;   /* accepted ones, the first */
     ngx_uint_t                  nrecipients;
-} ngx_mail_policy_record_t;
+};
+
+
+/*
+ * A relay is asked; names are copied to pool.  Its try lasts until the next
+ * one begins, or until tried() is told that it was lost (status 0).  Each
+ * reply of it may be told: the last one stands.
+ */
+void ngx_mail_policy_record_try(ngx_mail_policy_record_t *record,
+    ngx_pool_t *pool, ngx_mail_policy_upstream_t *upstream,
+    ngx_mail_policy_peer_t *peer);
+void ngx_mail_policy_record_tried(ngx_mail_policy_record_t *record,
+    ngx_uint_t status);
 
 
 /* file NULL: off; pool: for the line */
