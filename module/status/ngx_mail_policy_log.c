@@ -13,17 +13,8 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
-#include "mpol_text.h"
+#include "ngx_mail_policy_json.h"
 #include "ngx_mail_policy_log.h"
-
-
-typedef struct {
-    ngx_pool_t  *pool;
-    u_char      *start;
-    u_char      *last;
-    u_char      *end;
-    ngx_uint_t   error;
-} ngx_mail_policy_json_t;
 
 
 static void ngx_mail_policy_log_session(ngx_mail_policy_json_t *j,
@@ -34,18 +25,6 @@ static void ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
     ngx_mail_policy_record_t *r);
 static void ngx_mail_policy_log_write(ngx_open_file_t *file,
     ngx_mail_policy_json_t *j, ngx_log_t *log);
-static ngx_int_t ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j,
-    size_t n);
-static void ngx_mail_policy_json_raw(ngx_mail_policy_json_t *j,
-    const char *text);
-static void ngx_mail_policy_json_value(ngx_mail_policy_json_t *j,
-    ngx_str_t *value);
-static void ngx_mail_policy_json_str(ngx_mail_policy_json_t *j,
-    const char *name, ngx_str_t *value);
-static void ngx_mail_policy_json_num(ngx_mail_policy_json_t *j,
-    const char *name, uint64_t value);
-static void ngx_mail_policy_json_sec(ngx_mail_policy_json_t *j,
-    const char *name, ngx_msec_t from);
 
 
 static ngx_str_t  ngx_mail_policy_outcomes[] = {
@@ -196,109 +175,4 @@ ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_mail_policy_json_t *j,
     ngx_log_error(NGX_LOG_CRIT, log, 0,
                   ngx_write_fd_n " to \"%s\" was incomplete: %z of %uz",
                   file->name.data, n, len);
-}
-
-
-static ngx_int_t
-ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j, size_t n)
-{
-    size_t   size;
-    u_char  *p;
-
-    if ((size_t) (j->end - j->last) >= n) {
-        return NGX_OK;
-    }
-
-    size = ngx_max((size_t) (j->last - j->start) + n,
-                   2 * (size_t) (j->end - j->start));
-    size = ngx_max(size, 2048);
-
-    p = j->error ? NULL : ngx_pnalloc(j->pool, size);
-    if (p == NULL) {
-        j->error = 1;
-        return NGX_ERROR;
-    }
-
-    j->last = j->start ? ngx_cpymem(p, j->start, j->last - j->start) : p;
-    j->start = p;
-    j->end = p + size;
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_mail_policy_json_raw(ngx_mail_policy_json_t *j, const char *text)
-{
-    size_t  len;
-
-    len = ngx_strlen(text);
-
-    if (ngx_mail_policy_json_reserve(j, len) == NGX_OK) {
-        j->last = ngx_cpymem(j->last, text, len);
-    }
-}
-
-
-static void
-ngx_mail_policy_json_value(ngx_mail_policy_json_t *j, ngx_str_t *value)
-{
-    size_t  n;
-
-    n = mpol_json_escape(value->data, value->len, NULL, 0);
-
-    if (ngx_mail_policy_json_reserve(j, n + 2) != NGX_OK) {
-        return;
-    }
-
-    *j->last++ = '"';
-    j->last += mpol_json_escape(value->data, value->len, j->last, n);
-    *j->last++ = '"';
-}
-
-
-static void
-ngx_mail_policy_json_str(ngx_mail_policy_json_t *j, const char *name,
-    ngx_str_t *value)
-{
-    if (value->len == 0) {
-        return;
-    }
-
-    ngx_mail_policy_json_raw(j, ",\"");
-    ngx_mail_policy_json_raw(j, name);
-    ngx_mail_policy_json_raw(j, "\":");
-    ngx_mail_policy_json_value(j, value);
-}
-
-
-static void
-ngx_mail_policy_json_num(ngx_mail_policy_json_t *j, const char *name,
-    uint64_t value)
-{
-    if (ngx_mail_policy_json_reserve(j, ngx_strlen(name) + sizeof(",\"\":") - 1
-                                        + NGX_INT64_LEN)
-        == NGX_OK)
-    {
-        j->last = ngx_sprintf(j->last, ",\"%s\":%uL", name, value);
-    }
-}
-
-
-static void
-ngx_mail_policy_json_sec(ngx_mail_policy_json_t *j, const char *name,
-    ngx_msec_t from)
-{
-    ngx_msec_t  ms;
-
-    ms = ngx_current_msec - from;
-
-    if (ngx_mail_policy_json_reserve(j, ngx_strlen(name)
-                                        + sizeof(",\"\":.000") - 1
-                                        + NGX_INT64_LEN)
-        == NGX_OK)
-    {
-        j->last = ngx_sprintf(j->last, ",\"%s\":%M.%03M", name, ms / 1000,
-                              ms % 1000);
-    }
 }

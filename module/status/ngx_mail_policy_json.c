@@ -1,0 +1,122 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * JSON, written from the beginning to the end.  No events arrive here.
+ */
+
+
+#include "mpol_text.h"
+#include "ngx_mail_policy_json.h"
+
+
+static ngx_int_t ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j,
+    size_t n);
+
+
+static ngx_int_t
+ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j, size_t n)
+{
+    size_t   size;
+    u_char  *p;
+
+    if ((size_t) (j->end - j->last) >= n) {
+        return NGX_OK;
+    }
+
+    size = ngx_max((size_t) (j->last - j->start) + n,
+                   2 * (size_t) (j->end - j->start));
+    size = ngx_max(size, 2048);
+
+    p = j->error ? NULL : ngx_pnalloc(j->pool, size);
+    if (p == NULL) {
+        j->error = 1;
+        return NGX_ERROR;
+    }
+
+    j->last = j->start ? ngx_cpymem(p, j->start, j->last - j->start) : p;
+    j->start = p;
+    j->end = p + size;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_mail_policy_json_raw(ngx_mail_policy_json_t *j, const char *text)
+{
+    size_t  len;
+
+    len = ngx_strlen(text);
+
+    if (ngx_mail_policy_json_reserve(j, len) == NGX_OK) {
+        j->last = ngx_cpymem(j->last, text, len);
+    }
+}
+
+
+void
+ngx_mail_policy_json_value(ngx_mail_policy_json_t *j, ngx_str_t *value)
+{
+    size_t  n;
+
+    n = mpol_json_escape(value->data, value->len, NULL, 0);
+
+    if (ngx_mail_policy_json_reserve(j, n + 2) != NGX_OK) {
+        return;
+    }
+
+    *j->last++ = '"';
+    j->last += mpol_json_escape(value->data, value->len, j->last, n);
+    *j->last++ = '"';
+}
+
+
+void
+ngx_mail_policy_json_str(ngx_mail_policy_json_t *j, const char *name,
+    ngx_str_t *value)
+{
+    if (value->len == 0) {
+        return;
+    }
+
+    ngx_mail_policy_json_raw(j, ",\"");
+    ngx_mail_policy_json_raw(j, name);
+    ngx_mail_policy_json_raw(j, "\":");
+    ngx_mail_policy_json_value(j, value);
+}
+
+
+void
+ngx_mail_policy_json_num(ngx_mail_policy_json_t *j, const char *name,
+    uint64_t value)
+{
+    if (ngx_mail_policy_json_reserve(j, ngx_strlen(name) + sizeof(",\"\":") - 1
+                                        + NGX_INT64_LEN)
+        == NGX_OK)
+    {
+        j->last = ngx_sprintf(j->last, ",\"%s\":%uL", name, value);
+    }
+}
+
+
+void
+ngx_mail_policy_json_sec(ngx_mail_policy_json_t *j, const char *name,
+    ngx_msec_t from)
+{
+    ngx_msec_t  ms;
+
+    ms = ngx_current_msec - from;
+
+    if (ngx_mail_policy_json_reserve(j, ngx_strlen(name)
+                                        + sizeof(",\"\":.000") - 1
+                                        + NGX_INT64_LEN)
+        == NGX_OK)
+    {
+        j->last = ngx_sprintf(j->last, ",\"%s\":%M.%03M", name, ms / 1000,
+                              ms % 1000);
+    }
+}
