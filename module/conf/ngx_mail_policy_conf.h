@@ -21,6 +21,7 @@
 #include <ngx_mail_smtp_module.h>
 
 #include "ngx_mail_policy_auth.h"
+#include "ngx_mail_policy_relay.h"
 #include "ngx_mail_policy_store.h"
 #include "ngx_mail_policy_upstream.h"
 #include "ngx_mail_policy_value.h"
@@ -82,8 +83,7 @@ typedef struct {
     ngx_mail_policy_upstream_t   *upstream;     /* proxy_pass without ... */
     ngx_mail_policy_value_t      *route;        /* ... and with variables */
 
-    ngx_msec_t                    connect_timeout;
-    ngx_msec_t                    final_timeout;
+    ngx_mail_policy_relay_conf_t *relay_conf;   /* proxy_* */
 
     size_t                        message_size; /* 0: no limit */
     ngx_uint_t                    max_recipients;
@@ -96,8 +96,6 @@ typedef struct {
 
     /* of stock directives */
 
-    ngx_flag_t                    xclient;
-    ngx_msec_t                    proxy_timeout; /* a relay's reply */
     ngx_uint_t                    extensions;    /* MPOL_EXT_...: offered */
     unsigned                      pipelining:1;
     unsigned                      enhanced:1;

@@ -29,8 +29,6 @@
 extern ngx_module_t  ngx_mail_module;
 
 
-#define NGX_MAIL_POLICY_CONNECT_TIMEOUT  60000
-#define NGX_MAIL_POLICY_FINAL_TIMEOUT    600000
 #define NGX_MAIL_POLICY_MAX_RECIPIENTS   1000
 #define NGX_MAIL_POLICY_MIN_DATA_RATE    500
 
@@ -58,20 +56,6 @@ static char *ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_mail_policy_time_post(ngx_conf_t *cf, void *post,
-    void *data);
-static char *ngx_mail_policy_final_time_post(ngx_conf_t *cf, void *post,
-    void *data);
-
-
-static ngx_conf_post_t  ngx_mail_policy_connect_timeout_post = {
-    ngx_mail_policy_time_post
-};
-
-
-static ngx_conf_post_t  ngx_mail_policy_final_timeout_post = {
-    ngx_mail_policy_final_time_post
-};
 
 
 static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
@@ -199,20 +183,6 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       NGX_MAIL_SRV_CONF_OFFSET,
       0,
       NULL },
-
-    { ngx_string("proxy_connect_timeout"),
-      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_msec_slot,
-      NGX_MAIL_SRV_CONF_OFFSET,
-      offsetof(ngx_mail_policy_srv_conf_t, connect_timeout),
-      &ngx_mail_policy_connect_timeout_post },
-
-    { ngx_string("proxy_final_timeout"),
-      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_msec_slot,
-      NGX_MAIL_SRV_CONF_OFFSET,
-      offsetof(ngx_mail_policy_srv_conf_t, final_timeout),
-      &ngx_mail_policy_final_timeout_post },
 
     { ngx_string("access_log"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
@@ -351,6 +321,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->upstream = NULL;
      *     conf->route = NULL;
      *     conf->relay = { 0, NULL };
+     *     conf->relay_conf = NULL;
      *     conf->access_log = NULL;
      *     conf->access_log_set = 0;
      *     conf->stock = NULL;
@@ -358,8 +329,6 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
 
     conf->policy = NGX_CONF_UNSET;
     conf->auth_plaintext = NGX_CONF_UNSET;
-    conf->connect_timeout = NGX_CONF_UNSET_MSEC;
-    conf->final_timeout = NGX_CONF_UNSET_MSEC;
     conf->message_size = NGX_CONF_UNSET_SIZE;
     conf->max_recipients = NGX_CONF_UNSET_UINT;
     conf->max_messages = NGX_CONF_UNSET_UINT;
@@ -380,10 +349,6 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->policy, prev->policy, 0);
     ngx_conf_merge_value(conf->auth_plaintext, prev->auth_plaintext, 0);
-    ngx_conf_merge_msec_value(conf->connect_timeout, prev->connect_timeout,
-                              NGX_MAIL_POLICY_CONNECT_TIMEOUT);
-    ngx_conf_merge_msec_value(conf->final_timeout, prev->final_timeout,
-                              NGX_MAIL_POLICY_FINAL_TIMEOUT);
     ngx_conf_merge_uint_value(conf->max_recipients, prev->max_recipients,
                               NGX_MAIL_POLICY_MAX_RECIPIENTS);
 
@@ -751,37 +716,4 @@ ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     pscf->access_log = ngx_conf_open_file(cf->cycle, &value[1]);
 
     return pscf->access_log ? NGX_CONF_OK : NGX_CONF_ERROR;
-}
-
-
-static char *
-ngx_mail_policy_time_post(ngx_conf_t *cf, void *post, void *data)
-{
-    ngx_msec_t *np = data;
-
-    return *np ? NGX_CONF_OK : "must be greater than 0";
-}
-
-
-/*
- * Who gives up before the relay has answered does not know whether the
- * message was taken, and the client sends it again: RFC 5321, 4.5.3.2.6.
- */
-
-static char *
-ngx_mail_policy_final_time_post(ngx_conf_t *cf, void *post, void *data)
-{
-    ngx_msec_t *np = data;
-
-    if (*np == 0) {
-        return "must be greater than 0";
-    }
-
-    if (*np < NGX_MAIL_POLICY_FINAL_TIMEOUT) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"proxy_final_timeout\" of less than 10 minutes "
-                           "may deliver messages twice");
-    }
-
-    return NGX_CONF_OK;
 }

@@ -20,22 +20,12 @@
 
 
 extern ngx_module_t  ngx_mail_auth_http_module;
-extern ngx_module_t  ngx_mail_proxy_module;
 
 
 #define NGX_MAIL_POLICY_OFFER_PIPELINING  0x01
 #define NGX_MAIL_POLICY_OFFER_ENHANCED    0x02
 #define NGX_MAIL_POLICY_OFFER_LIMITS      0x04
 #define NGX_MAIL_POLICY_OFFER_CONFIGURED  0x08  /* by other directives */
-
-
-/*
- * proxy_timeout's default of a day is meant for idle IMAP sessions.  A reply
- * of a relay is waited for as RFC 5321 section 4.5.3.2 says.
- */
-
-#define NGX_MAIL_POLICY_PROXY_TIMEOUT_STOCK  (24 * 60 * 60000)
-#define NGX_MAIL_POLICY_PROXY_TIMEOUT        (5 * 60000)
 
 
 typedef struct {
@@ -47,14 +37,8 @@ typedef struct {
 
 static ngx_command_t *ngx_mail_policy_stock_command(ngx_module_t *module,
     char *name);
-static void *ngx_mail_policy_stock_value(ngx_conf_t *cf,
-    ngx_module_t *module, char *name);
 static ngx_int_t ngx_mail_policy_stock_set(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf, char *name, char *argument);
-static ngx_int_t ngx_mail_policy_stock_proxy(ngx_conf_t *cf,
-    ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf);
-static ngx_int_t ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name,
-    ngx_mail_core_srv_conf_t *cscf);
 static ngx_int_t ngx_mail_policy_stock_capabilities(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_core_srv_conf_t *cscf,
     ngx_mail_smtp_srv_conf_t *sscf);
@@ -206,10 +190,6 @@ ngx_mail_policy_stock_merge(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
         sscf->greeting_delay = 1;
     }
 
-    if (ngx_mail_policy_stock_proxy(cf, conf, cscf) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
     if (ngx_mail_policy_stock_capabilities(cf, conf, cscf, sscf) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -233,9 +213,7 @@ ngx_mail_policy_stock_command(ngx_module_t *module, char *name)
 }
 
 
-/* NULL, logged, if there is no such directive any more */
-
-static void *
+void *
 ngx_mail_policy_stock_value(ngx_conf_t *cf, ngx_module_t *module, char *name)
 {
     u_char               *conf;
@@ -301,55 +279,13 @@ ngx_mail_policy_stock_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf,
 }
 
 
-static ngx_int_t
-ngx_mail_policy_stock_proxy(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
-    ngx_mail_core_srv_conf_t *cscf)
+ngx_int_t
+ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name)
 {
-    ngx_flag_t  *xclient, *smtp_auth;
-    ngx_msec_t  *timeout;
-    ngx_uint_t  *protocol;
+    ngx_mail_core_srv_conf_t  *cscf;
 
-    xclient = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
-                                          "xclient");
-    timeout = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
-                                          "proxy_timeout");
-    smtp_auth = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
-                                            "proxy_smtp_auth");
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
 
-    /* a flag, and an enumeration since 1.27: one size, 0 is off */
-
-    protocol = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
-                                           "proxy_protocol");
-
-    if (xclient == NULL || timeout == NULL || smtp_auth == NULL
-        || protocol == NULL)
-    {
-        return NGX_ERROR;
-    }
-
-    if (*smtp_auth) {
-        return ngx_mail_policy_stock_refuse(cf, "proxy_smtp_auth", cscf);
-    }
-
-    if (*protocol) {
-        return ngx_mail_policy_stock_refuse(cf, "proxy_protocol", cscf);
-    }
-
-    conf->xclient = *xclient;
-    conf->proxy_timeout = *timeout;
-
-    if (conf->proxy_timeout == NGX_MAIL_POLICY_PROXY_TIMEOUT_STOCK) {
-        conf->proxy_timeout = NGX_MAIL_POLICY_PROXY_TIMEOUT;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name,
-    ngx_mail_core_srv_conf_t *cscf)
-{
     ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                   "\"%s\" together with \"policy on\" is not supported by "
                   "this version, write \"%s off;\" for server in %s:%ui",

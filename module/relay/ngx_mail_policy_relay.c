@@ -52,7 +52,7 @@ static u_char *ngx_mail_policy_relay_log_error(ngx_log_t *log, u_char *buf,
 
 
 ngx_mail_policy_relay_t *
-ngx_mail_policy_relay_open(ngx_mail_policy_relay_conf_t *conf,
+ngx_mail_policy_relay_open(const ngx_mail_policy_relay_conf_t *conf,
     ngx_mail_policy_peer_t *peer, ngx_mail_policy_envelope_t *envelope,
     ngx_mail_policy_relay_handlers_t *handlers, void *data)
 {
@@ -73,7 +73,7 @@ ngx_mail_policy_relay_open(ngx_mail_policy_relay_conf_t *conf,
     }
 
     relay->pool = pool;
-    relay->conf = *conf;
+    relay->conf = conf;
     relay->peer = peer;
     relay->envelope = envelope;
     relay->handlers = handlers;
@@ -606,7 +606,7 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
     c = relay->pc.connection;
 
     timeout = (relay->stage == NGX_MAIL_POLICY_RELAY_QUIT)
-              ? NGX_MAIL_POLICY_RELAY_LINGER : relay->conf.reply_timeout;
+              ? NGX_MAIL_POLICY_RELAY_LINGER : relay->conf->reply_timeout;
 
     if (relay->blocked) {
 
@@ -631,7 +631,7 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
             cmd = ngx_queue_data(q, ngx_mail_policy_relay_command_t, queue);
 
             if (cmd->stage == NGX_MAIL_POLICY_RELAY_FINAL) {
-                timeout = relay->conf.final_timeout;
+                timeout = relay->conf->final_timeout;
             }
         }
     }

@@ -72,6 +72,7 @@ typedef struct {
 } ngx_mail_policy_relay_handlers_t;
 
 
+/* of a server; lives as long as the cycle, and longer than any relay */
 typedef struct {
     ngx_msec_t                         connect_timeout;
     ngx_msec_t                         reply_timeout;
@@ -128,7 +129,7 @@ typedef struct {
     ngx_pool_t                        *pool;
     ngx_log_t                          log;
     ngx_peer_connection_t              pc;
-    ngx_mail_policy_relay_conf_t       conf;
+    const ngx_mail_policy_relay_conf_t  *conf;
     ngx_mail_policy_peer_t            *peer;
     ngx_mail_policy_envelope_t        *envelope;  /* NULL after quit() */
 
@@ -166,6 +167,9 @@ typedef struct {
                                                      final() */
     unsigned                           listening:1; /* for chunks' replies */
     unsigned                           spent:1;   /* not to be used again */
+    unsigned                           bound:1;   /* it carries its client's
+                                                     identity for good: for no
+                                                     other one, ever */
     unsigned                           unable:1;  /* it lacks an extension that
                                                      MAIL needs: what reply()
                                                      gets then is our own */
@@ -181,7 +185,7 @@ typedef struct {
  * close().  NULL: no memory.  What else goes wrong comes as failed().
  */
 ngx_mail_policy_relay_t *ngx_mail_policy_relay_open(
-    ngx_mail_policy_relay_conf_t *conf, ngx_mail_policy_peer_t *peer,
+    const ngx_mail_policy_relay_conf_t *conf, ngx_mail_policy_peer_t *peer,
     ngx_mail_policy_envelope_t *envelope,
     ngx_mail_policy_relay_handlers_t *handlers, void *data);
 

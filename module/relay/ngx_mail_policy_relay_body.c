@@ -55,8 +55,8 @@ ngx_mail_policy_relay_begin_body(ngx_mail_policy_relay_t *relay)
 {
     relay->in_body = 1;
 
-    mpol_pace_init(&relay->pace, relay->conf.reply_timeout,
-                   relay->conf.min_data_rate);
+    mpol_pace_init(&relay->pace, relay->conf->reply_timeout,
+                   relay->conf->min_data_rate);
 }
 
 

@@ -39,7 +39,7 @@ typedef struct {
 
 
 static ngx_int_t ngx_mail_policy_relay_ehlo(ngx_mail_policy_relay_t *relay,
-    ngx_str_t *name);
+    const ngx_str_t *name);
 static ngx_int_t ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay);
 static size_t ngx_mail_policy_xclient_attribute(
     ngx_mail_policy_xclient_t *x, ngx_mail_policy_envelope_t *e, u_char *buf);
@@ -85,7 +85,7 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
             break;
         }
 
-        rc = ngx_mail_policy_relay_ehlo(relay, &relay->conf.name);
+        rc = ngx_mail_policy_relay_ehlo(relay, &relay->conf->name);
         break;
 
     case NGX_MAIL_POLICY_RELAY_EHLO:
@@ -98,7 +98,7 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
         mpol_ehlo_parse(relay->in, relay->in_len, &relay->ehlo);
         ngx_mail_policy_upstream_learn(relay->peer, &relay->ehlo);
 
-        if (relay->conf.xclient
+        if (relay->conf->xclient
             && (relay->ehlo.extensions & MPOL_RELAY_XCLIENT)
             && relay->xclient_sent == 0 && relay->ehlo.xclient)
         {
@@ -141,7 +141,8 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
 
 
 static ngx_int_t
-ngx_mail_policy_relay_ehlo(ngx_mail_policy_relay_t *relay, ngx_str_t *name)
+ngx_mail_policy_relay_ehlo(ngx_mail_policy_relay_t *relay,
+    const ngx_str_t *name)
 {
     u_char  *p;
 
@@ -204,7 +205,7 @@ ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
         return ngx_mail_policy_relay_ehlo(relay,
                                mpol_domain_valid(relay->envelope->helo.data,
                                                  relay->envelope->helo.len)
-                               ? &relay->envelope->helo : &relay->conf.name);
+                               ? &relay->envelope->helo : &relay->conf->name);
     }
 
     p = ngx_cpymem(p, CRLF, 2);

@@ -24,9 +24,6 @@
 #include "ngx_mail_policy_session.h"
 
 
-#define NGX_MAIL_POLICY_REPLY_TIMEOUT  300000   /* RFC 5321, 4.5.3.2 */
-
-
 static ngx_int_t ngx_mail_policy_transaction_connect(
     ngx_mail_policy_transaction_t *t);
 static ngx_uint_t ngx_mail_policy_relay_is_us(ngx_connection_t *c,
@@ -105,13 +102,10 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
 static ngx_int_t
 ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
 {
-    ngx_mail_policy_peer_t        *peer;
-    ngx_mail_policy_session_t     *s;
-    ngx_mail_policy_srv_conf_t    *pscf;
-    ngx_mail_policy_relay_conf_t   conf;
+    ngx_mail_policy_peer_t     *peer;
+    ngx_mail_policy_session_t  *s;
 
     s = t->session;
-    pscf = s->conf;
 
     do {
         peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
@@ -121,16 +115,8 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
 
     } while (ngx_mail_policy_relay_is_us(s->connection, peer));
 
-    conf.connect_timeout = pscf->connect_timeout;
-    conf.reply_timeout = ngx_min(pscf->proxy_timeout,
-                                 NGX_MAIL_POLICY_REPLY_TIMEOUT);
-    conf.final_timeout = pscf->final_timeout;
-    conf.min_data_rate = pscf->min_data_rate;
-    conf.xclient = pscf->xclient;
-    conf.name = s->core->server_name;
-    conf.log = s->core->error_log;
-
-    s->relay = ngx_mail_policy_relay_open(&conf, peer, &s->envelope,
+    s->relay = ngx_mail_policy_relay_open(s->conf->relay_conf, peer,
+                                          &s->envelope,
                                           &ngx_mail_policy_relay_handlers, s);
     if (s->relay == NULL) {
         return NGX_ERROR;

@@ -1,0 +1,241 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The directives proxy_*: how relays are spoken to.  No events arrive here.
+ *
+ * They are a module of their own behind ngx_mail_policy_module, so all groups
+ * of relays are known when a server's come to be merged.  What comes out is
+ * one ngx_mail_policy_relay_conf_t a server, which lives as long as the cycle.
+ */
+
+
+#include "ngx_mail_policy_directive.h"
+
+
+extern ngx_module_t  ngx_mail_proxy_module;
+
+
+#define NGX_MAIL_POLICY_CONNECT_TIMEOUT  60000
+#define NGX_MAIL_POLICY_FINAL_TIMEOUT    600000
+
+
+/*
+ * proxy_timeout's default of a day is meant for idle IMAP sessions.  A reply
+ * of a relay is waited for as RFC 5321 section 4.5.3.2 says.
+ */
+
+#define NGX_MAIL_POLICY_REPLY_TIMEOUT    300000
+
+
+typedef struct {
+    ngx_msec_t                     connect_timeout;
+    ngx_msec_t                     final_timeout;
+
+    ngx_mail_policy_relay_conf_t   relay;       /* what comes of it */
+} ngx_mail_policy_proxy_conf_t;
+
+
+static void *ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf);
+static char *ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static ngx_int_t ngx_mail_policy_proxy_stock(ngx_conf_t *cf,
+    ngx_mail_policy_proxy_conf_t *conf);
+static char *ngx_mail_policy_proxy_time_post(ngx_conf_t *cf, void *post,
+    void *data);
+static char *ngx_mail_policy_proxy_final_time_post(ngx_conf_t *cf,
+    void *post, void *data);
+
+
+static ngx_conf_post_t  ngx_mail_policy_connect_timeout_post = {
+    ngx_mail_policy_proxy_time_post
+};
+
+
+static ngx_conf_post_t  ngx_mail_policy_final_timeout_post = {
+    ngx_mail_policy_proxy_final_time_post
+};
+
+
+static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
+
+    { ngx_string("proxy_connect_timeout"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, connect_timeout),
+      &ngx_mail_policy_connect_timeout_post },
+
+    { ngx_string("proxy_final_timeout"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, final_timeout),
+      &ngx_mail_policy_final_timeout_post },
+
+      ngx_null_command
+};
+
+
+static ngx_mail_module_t  ngx_mail_policy_proxy_module_ctx = {
+    NULL,                                  /* protocol */
+
+    NULL,                                  /* create main configuration */
+    NULL,                                  /* init main configuration */
+
+    ngx_mail_policy_proxy_create_conf,     /* create server configuration */
+    ngx_mail_policy_proxy_merge_conf       /* merge server configuration */
+};
+
+
+ngx_module_t  ngx_mail_policy_proxy_module = {
+    NGX_MODULE_V1,
+    &ngx_mail_policy_proxy_module_ctx,     /* module context */
+    ngx_mail_policy_proxy_commands,        /* module directives */
+    NGX_MAIL_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static void *
+ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf)
+{
+    ngx_mail_policy_proxy_conf_t  *conf;
+
+    conf = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_proxy_conf_t));
+    if (conf == NULL) {
+        return NULL;
+    }
+
+    conf->connect_timeout = NGX_CONF_UNSET_MSEC;
+    conf->final_timeout = NGX_CONF_UNSET_MSEC;
+
+    return conf;
+}
+
+
+static char *
+ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_mail_policy_proxy_conf_t *prev = parent;
+    ngx_mail_policy_proxy_conf_t *conf = child;
+
+    ngx_mail_core_srv_conf_t      *cscf;
+    ngx_mail_policy_srv_conf_t    *pscf;
+    ngx_mail_policy_relay_conf_t  *relay;
+
+    ngx_conf_merge_msec_value(conf->connect_timeout, prev->connect_timeout,
+                              NGX_MAIL_POLICY_CONNECT_TIMEOUT);
+    ngx_conf_merge_msec_value(conf->final_timeout, prev->final_timeout,
+                              NGX_MAIL_POLICY_FINAL_TIMEOUT);
+
+    pscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_policy_module);
+
+    if (!pscf->policy) {
+        return NGX_CONF_OK;
+    }
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    relay = &conf->relay;
+
+    relay->connect_timeout = conf->connect_timeout;
+    relay->final_timeout = conf->final_timeout;
+    relay->min_data_rate = pscf->min_data_rate;
+    relay->name = cscf->server_name;
+    relay->log = cscf->error_log;
+
+    if (ngx_mail_policy_proxy_stock(cf, conf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    pscf->relay_conf = relay;
+
+    return NGX_CONF_OK;
+}
+
+
+/* what counts of the stock module's directives */
+
+static ngx_int_t
+ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
+{
+    ngx_flag_t  *xclient, *smtp_auth;
+    ngx_msec_t  *timeout;
+    ngx_uint_t  *protocol;
+
+    xclient = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                          "xclient");
+    timeout = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                          "proxy_timeout");
+    smtp_auth = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                            "proxy_smtp_auth");
+
+    /* a flag, and an enumeration since 1.31.4: one size, 0 is off */
+
+    protocol = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
+                                           "proxy_protocol");
+
+    if (xclient == NULL || timeout == NULL || smtp_auth == NULL
+        || protocol == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    if (*smtp_auth) {
+        return ngx_mail_policy_stock_refuse(cf, "proxy_smtp_auth");
+    }
+
+    if (*protocol) {
+        return ngx_mail_policy_stock_refuse(cf, "proxy_protocol");
+    }
+
+    conf->relay.xclient = *xclient;
+    conf->relay.reply_timeout = ngx_min(*timeout,
+                                        NGX_MAIL_POLICY_REPLY_TIMEOUT);
+
+    return NGX_OK;
+}
+
+
+static char *
+ngx_mail_policy_proxy_time_post(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t *np = data;
+
+    return *np ? NGX_CONF_OK : "must be greater than 0";
+}
+
+
+/*
+ * Who gives up before the relay has answered does not know whether the
+ * message was taken, and the client sends it again: RFC 5321, 4.5.3.2.6.
+ */
+
+static char *
+ngx_mail_policy_proxy_final_time_post(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t *np = data;
+
+    if (*np == 0) {
+        return "must be greater than 0";
+    }
+
+    if (*np < NGX_MAIL_POLICY_FINAL_TIMEOUT) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"proxy_final_timeout\" of less than 10 minutes "
+                           "may deliver messages twice");
+    }
+
+    return NGX_CONF_OK;
+}
