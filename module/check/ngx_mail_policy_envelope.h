@@ -23,6 +23,26 @@
 typedef struct ngx_mail_policy_record_s  ngx_mail_policy_record_t;
 
 
+/* what one "policy_lookup" has found */
+typedef struct ngx_mail_policy_found_value_s  ngx_mail_policy_found_value_t;
+
+struct ngx_mail_policy_found_value_s {
+    ngx_mail_policy_found_value_t  *next;
+    ngx_uint_t                      n;      /* the lookup's number */
+    ngx_str_t                       value;  /* data NULL: there is none */
+};
+
+
+/* what all of them have found for a session, a transaction, a recipient */
+typedef struct ngx_mail_policy_found_s  ngx_mail_policy_found_t;
+
+struct ngx_mail_policy_found_s {
+    ngx_mail_policy_found_t        *wider;  /* where others are; or NULL */
+    ngx_mail_policy_found_value_t  *values;
+    uint64_t                        failed; /* mask: no memory for these */
+};
+
+
 typedef struct {
     /* session */
 
@@ -50,6 +70,8 @@ typedef struct {
     ngx_uint_t          recipients;     /* accepted */
     ngx_uint_t          rejected_recipients;
     uint64_t            message_size;   /* declared, then counted */
+
+    ngx_mail_policy_found_t  *found;    /* for the one at hand, or NULL */
 
     /* what limits said last */
 

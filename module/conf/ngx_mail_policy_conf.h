@@ -39,6 +39,24 @@ typedef enum {
 extern ngx_str_t  ngx_mail_policy_exceed_names[];
 
 
+/* policy_lookup */
+typedef struct {
+    ngx_str_t                     name;         /* without "$" */
+    ngx_uint_t                    n;            /* its bit in masks */
+    ngx_mail_policy_value_t       key;
+    ngx_mail_policy_value_t       fallback;     /* the default */
+    ngx_uint_t                    phase;        /* of both */
+    uint64_t                      lookups;      /* it and what both need */
+
+    u_char                       *file;         /* where it was defined */
+    ngx_uint_t                    line;
+    unsigned                      entered:1;
+    unsigned                      resolved:1;
+} ngx_mail_policy_lookup_conf_t;
+
+#define NGX_MAIL_POLICY_LOOKUPS_MAX  64         /* bits of a mask */
+
+
 /* policy_limit */
 typedef struct {
     ngx_str_t                     name;
@@ -46,6 +64,8 @@ typedef struct {
     ngx_mail_policy_value_t       condition;    /* if=; text empty: none */
     ngx_mail_policy_value_t       message;      /* text empty: ours */
     ngx_uint_t                    phase;        /* of key and condition */
+    uint64_t                      lookups;      /* of key, condition, and
+                                                   message */
     mpol_rate_t                   rates[NGX_MAIL_POLICY_UNITS];
     ngx_uint_t                    units;        /* mask: those with a rate */
     ngx_mail_policy_exceed_e      exceed;
@@ -63,6 +83,7 @@ typedef struct {
 typedef struct {
     ngx_mail_policy_store_t      *store;
     ngx_array_t                   upstreams;    /* ..._upstream_t * */
+    ngx_array_t                   lookups;      /* ..._lookup_conf_t * */
     ngx_array_t                   maps;         /* conf/'s own */
     ngx_array_t                   values;       /* compiled, to be resolved */
     void                         *auth_http;    /* our stand-in for a server
@@ -84,6 +105,10 @@ typedef struct {
     ngx_mail_policy_value_t      *route;        /* ... and with variables */
 
     ngx_mail_policy_relay_conf_t *relay_conf;   /* proxy_* */
+
+    uint64_t                      lookups[NGX_MAIL_POLICY_AT_RCPT + 1];
+                                                /* masks: by when they can be
+                                                   asked */
 
     size_t                        message_size; /* 0: no limit */
     ngx_uint_t                    max_recipients;

@@ -32,11 +32,12 @@ struct ngx_mail_policy_variable_s {
 };
 
 
-/* a piece of a value: a literal, or one of the two kinds of variables */
+/* a piece of a value: a literal, or one of the kinds of variables */
 typedef struct {
     ngx_str_t                     text;     /* the literal, or the name */
     ngx_mail_policy_variable_t   *variable;
     ngx_mail_policy_map_t        *map;
+    ngx_mail_policy_lookup_conf_t  *lookup;
     unsigned                      named:1;  /* text is a variable's name */
 } ngx_mail_policy_part_t;
 
@@ -48,6 +49,7 @@ struct ngx_mail_policy_map_s {
     ngx_hash_t                    hash;     /* ..._value_t *, by lower case */
     ngx_array_t                   results;  /* ..._value_t *, of all */
     ngx_uint_t                    phase;
+    uint64_t                      lookups;
     u_char                       *file;
     ngx_uint_t                    line;
     unsigned                      entered:1;
@@ -71,14 +73,38 @@ ngx_int_t ngx_mail_policy_map_eval(ngx_pool_t *pool,
 ngx_int_t ngx_mail_policy_map_resolve(ngx_conf_t *cf,
     ngx_mail_policy_map_t *map);
 
+/*
+ * The directive "policy_lookup $name key [default]".  find: by name, without
+ * "$", NULL if there is none.  resolve: as map_resolve(); check: what needs
+ * all of mail{}.  use: mask is evaluated in this server, so that it is asked
+ * for there.
+ */
+char *ngx_mail_policy_lookup(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_mail_policy_lookup_conf_t *ngx_mail_policy_lookup_find(
+    ngx_array_t *lookups, ngx_str_t *name);
+ngx_int_t ngx_mail_policy_lookup_resolve(ngx_conf_t *cf,
+    ngx_mail_policy_lookup_conf_t *lookup);
+ngx_int_t ngx_mail_policy_lookup_check(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf);
+void ngx_mail_policy_lookup_use(ngx_mail_policy_main_conf_t *mcf,
+    ngx_mail_policy_srv_conf_t *conf, uint64_t mask);
+ngx_int_t ngx_mail_policy_lookup_eval(ngx_pool_t *pool,
+    ngx_mail_policy_lookup_conf_t *lookup,
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out);
+
 /* makes the array in which compiled values wait for their variables */
 ngx_int_t ngx_mail_policy_value_init(ngx_conf_t *cf, ngx_array_t *values);
 
 /*
  * Values lie in arrays that move while they grow, so resolving leaves their
- * phases to whoever holds them: sets value->phase, once all is resolved.
+ * phases to whoever holds them: sets value->phase and value->lookups, once all
+ * is resolved.
  */
 void ngx_mail_policy_value_phase(ngx_mail_policy_value_t *value);
+
+/* the same, resolving whatever its variables lead to before */
+ngx_int_t ngx_mail_policy_value_follow(ngx_conf_t *cf,
+    ngx_mail_policy_value_t *value);
 
 /* 1 if a variable stands in text */
 ngx_uint_t ngx_mail_policy_value_variables(ngx_str_t *text);

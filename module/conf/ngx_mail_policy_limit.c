@@ -481,6 +481,12 @@ ngx_mail_policy_limit_init(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
 
         ngx_mail_policy_value_phase(&limit[i].key);
         ngx_mail_policy_value_phase(&limit[i].condition);
+        ngx_mail_policy_value_phase(&limit[i].message);
+
+        limit[i].lookups = limit[i].key.lookups | limit[i].condition.lookups
+                           | limit[i].message.lookups;
+
+        ngx_mail_policy_lookup_use(mcf, conf, limit[i].lookups);
 
         limit[i].combined = ngx_mail_policy_limit_combined(&limit[i].key);
 

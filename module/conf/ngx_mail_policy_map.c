@@ -37,6 +37,9 @@ static ngx_int_t ngx_mail_policy_map_hash(ngx_conf_t *cf,
     ngx_mail_policy_map_block_t *block);
 static ngx_int_t ngx_mail_policy_map_follow(ngx_conf_t *cf,
     ngx_mail_policy_map_t *map, ngx_mail_policy_value_t *value);
+static ngx_int_t ngx_mail_policy_route_result(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf, ngx_mail_policy_value_t *result,
+    u_char *name, ngx_uint_t line);
 
 
 char *
@@ -109,7 +112,8 @@ ngx_mail_policy_map_create(ngx_conf_t *cf)
     name.data = value[2].data + 1;
 
     if (ngx_mail_policy_variable_find(&name)
-        || ngx_mail_policy_map_find(&mcf->maps, &name))
+        || ngx_mail_policy_map_find(&mcf->maps, &name)
+        || ngx_mail_policy_lookup_find(&mcf->lookups, &name))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "duplicate \"%V\" variable", &name);
@@ -389,26 +393,12 @@ static ngx_int_t
 ngx_mail_policy_map_follow(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
     ngx_mail_policy_value_t *value)
 {
-    ngx_uint_t               i;
-    ngx_mail_policy_part_t  *part;
-
-    if (value->parts == NULL) {
-        return NGX_OK;
+    if (ngx_mail_policy_value_follow(cf, value) != NGX_OK) {
+        return NGX_ERROR;
     }
-
-    part = value->parts->elts;
-
-    for (i = 0; i < value->parts->nelts; i++) {
-        if (part[i].map
-            && ngx_mail_policy_map_resolve(cf, part[i].map) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    ngx_mail_policy_value_phase(value);
 
     map->phase = ngx_max(map->phase, value->phase);
+    map->lookups |= value->lookups;
 
     return NGX_OK;
 }
@@ -456,20 +446,20 @@ ngx_mail_policy_map_eval(ngx_pool_t *pool, ngx_mail_policy_map_t *map,
 
 
 /*
- * Where a route is nothing but a map, what the map gives are groups or
- * addresses: a misspelled one is found now, and addresses become groups.
+ * Where a route is nothing but a map or a lookup, what the map gives, or the
+ * lookup's default, are groups or addresses: a misspelled one is found now,
+ * and addresses become groups.
  */
 
 ngx_int_t
 ngx_mail_policy_route_check(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf,
     ngx_mail_policy_value_t *route)
 {
-    ngx_uint_t                 i;
-    ngx_conf_t                 at;
-    ngx_conf_file_t            file;
-    ngx_mail_policy_map_t     *map;
-    ngx_mail_policy_part_t    *part;
-    ngx_mail_policy_value_t  **results;
+    ngx_uint_t                       i;
+    ngx_mail_policy_map_t           *map;
+    ngx_mail_policy_part_t          *part;
+    ngx_mail_policy_value_t        **results;
+    ngx_mail_policy_lookup_conf_t   *lookup;
 
     if (route->parts == NULL || route->parts->nelts != 1) {
         return NGX_OK;
@@ -477,43 +467,56 @@ ngx_mail_policy_route_check(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf,
 
     part = route->parts->elts;
     map = part[0].map;
+    lookup = part[0].lookup;
+
+    if (lookup) {
+        return ngx_mail_policy_route_result(cf, mcf, &lookup->fallback,
+                                            lookup->file, lookup->line);
+    }
 
     if (map == NULL) {
         return NGX_OK;
     }
 
-    /* what is wrong is to be told with the map's place */
-
-    file = *cf->conf_file;
-    file.file.name.data = map->file;
-    file.line = map->line;
-
-    at = *cf;
-    at.conf_file = &file;
-
     results = map->results.elts;
 
     for (i = 0; i < map->results.nelts; i++) {
-
-        if (results[i]->parts) {
-            if (ngx_mail_policy_route_check(cf, mcf, results[i]) != NGX_OK) {
-                return NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        if (results[i]->text.len == 0) {
-            continue;
-        }
-
-        if (ngx_mail_policy_upstream_add(&at, &mcf->upstreams,
-                                         &results[i]->text)
-            == NULL)
+        if (ngx_mail_policy_route_result(cf, mcf, results[i], map->file,
+                                         map->line)
+            != NGX_OK)
         {
             return NGX_ERROR;
         }
     }
 
     return NGX_OK;
+}
+
+
+/* what is wrong is told with the place of whatever gives it */
+
+static ngx_int_t
+ngx_mail_policy_route_result(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf,
+    ngx_mail_policy_value_t *result, u_char *name, ngx_uint_t line)
+{
+    ngx_conf_t       at;
+    ngx_conf_file_t  file;
+
+    if (result->parts) {
+        return ngx_mail_policy_route_check(cf, mcf, result);
+    }
+
+    if (result->text.len == 0) {
+        return NGX_OK;
+    }
+
+    file = *cf->conf_file;
+    file.file.name.data = name;
+    file.line = line;
+
+    at = *cf;
+    at.conf_file = &file;
+
+    return ngx_mail_policy_upstream_add(&at, &mcf->upstreams, &result->text)
+           ? NGX_OK : NGX_ERROR;
 }

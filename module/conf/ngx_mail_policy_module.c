@@ -128,6 +128,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_lookup"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE23,
+      ngx_mail_policy_lookup,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_message_size"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_size_slot,
@@ -244,7 +251,9 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK) {
+    if (ngx_array_init(&mcf->lookups, cf->pool, 4, sizeof(void *)) != NGX_OK
+        || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK)
+    {
         return NULL;
     }
 
@@ -267,7 +276,9 @@ ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_mail_core_main_conf_t    *cmcf;
     ngx_mail_policy_srv_conf_t   *main, *server;
 
-    if (ngx_mail_policy_value_resolve(cf, mcf) != NGX_OK) {
+    if (ngx_mail_policy_value_resolve(cf, mcf) != NGX_OK
+        || ngx_mail_policy_lookup_check(cf, mcf) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -320,6 +331,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->diverts = 0;
      *     conf->upstream = NULL;
      *     conf->route = NULL;
+     *     conf->lookups = { 0 };
      *     conf->relay = { 0, NULL };
      *     conf->relay_conf = NULL;
      *     conf->access_log = NULL;
@@ -471,6 +483,7 @@ ngx_mail_policy_merge_relay(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
 
     if (conf->route) {
         ngx_mail_policy_value_phase(conf->route);
+        ngx_mail_policy_lookup_use(mcf, conf, conf->route->lookups);
 
         return ngx_mail_policy_route_check(cf, mcf, conf->route);
     }

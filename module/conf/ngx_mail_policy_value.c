@@ -26,11 +26,20 @@ typedef struct {
 } ngx_mail_policy_compiled_t;
 
 
+typedef enum {
+    NGX_MAIL_POLICY_VALUE_TEXT = 0,
+    NGX_MAIL_POLICY_VALUE_KEY,              /* empty if a variable is */
+    NGX_MAIL_POLICY_VALUE_NAME              /* and these are escaped */
+} ngx_mail_policy_value_key_e;
+
+
 static ngx_int_t ngx_mail_policy_value_name(ngx_conf_t *cf, ngx_str_t *text,
     u_char **pos, ngx_str_t *name);
 static ngx_int_t ngx_mail_policy_value_join(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
-    ngx_str_t *out, ngx_uint_t key);
+    ngx_str_t *out, ngx_mail_policy_value_key_e key);
+static ngx_int_t ngx_mail_policy_value_escape(ngx_pool_t *pool,
+    ngx_str_t *piece);
 static ngx_int_t ngx_mail_policy_value_add(ngx_array_t *parts,
     ngx_str_t *text, ngx_uint_t named);
 static ngx_uint_t ngx_mail_policy_value_name_char(u_char ch);
@@ -202,10 +211,11 @@ ngx_mail_policy_value_resolve(ngx_conf_t *cf, void *conf)
 {
     ngx_mail_policy_main_conf_t  *mcf = conf;
 
-    ngx_uint_t                    i, n;
-    ngx_mail_policy_map_t       **maps;
-    ngx_mail_policy_part_t       *part;
-    ngx_mail_policy_compiled_t   *compiled;
+    ngx_uint_t                      i, n;
+    ngx_mail_policy_map_t         **maps;
+    ngx_mail_policy_part_t         *part;
+    ngx_mail_policy_compiled_t     *compiled;
+    ngx_mail_policy_lookup_conf_t **lookups;
 
     compiled = mcf->values.elts;
 
@@ -226,7 +236,14 @@ ngx_mail_policy_value_resolve(ngx_conf_t *cf, void *conf)
 
             part[n].map = ngx_mail_policy_map_find(&mcf->maps, &part[n].text);
 
-            if (part[n].map == NULL) {
+            if (part[n].map) {
+                continue;
+            }
+
+            part[n].lookup = ngx_mail_policy_lookup_find(&mcf->lookups,
+                                                         &part[n].text);
+
+            if (part[n].lookup == NULL) {
                 ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                               "unknown \"%V\" variable in %s:%ui",
                               &part[n].text, compiled[i].file,
@@ -244,6 +261,46 @@ ngx_mail_policy_value_resolve(ngx_conf_t *cf, void *conf)
         }
     }
 
+    lookups = mcf->lookups.elts;
+
+    for (i = 0; i < mcf->lookups.nelts; i++) {
+        if (ngx_mail_policy_lookup_resolve(cf, lookups[i]) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_value_follow(ngx_conf_t *cf, ngx_mail_policy_value_t *value)
+{
+    ngx_uint_t               i;
+    ngx_mail_policy_part_t  *part;
+
+    if (value->parts == NULL) {
+        return NGX_OK;
+    }
+
+    part = value->parts->elts;
+
+    for (i = 0; i < value->parts->nelts; i++) {
+        if (part[i].map
+            && ngx_mail_policy_map_resolve(cf, part[i].map) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if (part[i].lookup
+            && ngx_mail_policy_lookup_resolve(cf, part[i].lookup) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_mail_policy_value_phase(value);
+
     return NGX_OK;
 }
 
@@ -255,6 +312,7 @@ ngx_mail_policy_value_phase(ngx_mail_policy_value_t *value)
     ngx_mail_policy_part_t  *part;
 
     value->phase = NGX_MAIL_POLICY_AT_CONNECT;
+    value->lookups = 0;
 
     if (value->parts == NULL) {
         return;
@@ -269,6 +327,11 @@ ngx_mail_policy_value_phase(ngx_mail_policy_value_t *value)
 
         } else if (part[i].map) {
             phase = part[i].map->phase;
+            value->lookups |= part[i].map->lookups;
+
+        } else if (part[i].lookup) {
+            phase = part[i].lookup->phase;
+            value->lookups |= part[i].lookup->lookups;
 
         } else {
             continue;
@@ -283,7 +346,8 @@ ngx_int_t
 ngx_mail_policy_value_eval(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
 {
-    return ngx_mail_policy_value_join(pool, value, envelope, out, 0);
+    return ngx_mail_policy_value_join(pool, value, envelope, out,
+                                      NGX_MAIL_POLICY_VALUE_TEXT);
 }
 
 
@@ -292,13 +356,25 @@ ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
     ngx_str_t *out)
 {
-    return ngx_mail_policy_value_join(pool, value, envelope, out, 1);
+    return ngx_mail_policy_value_join(pool, value, envelope, out,
+                                      NGX_MAIL_POLICY_VALUE_KEY);
+}
+
+
+ngx_int_t
+ngx_mail_policy_value_eval_name(ngx_pool_t *pool,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out)
+{
+    return ngx_mail_policy_value_join(pool, value, envelope, out,
+                                      NGX_MAIL_POLICY_VALUE_NAME);
 }
 
 
 static ngx_int_t
 ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
-    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out, ngx_uint_t key)
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out,
+    ngx_mail_policy_value_key_e key)
 {
     size_t                       len;
     u_char                      *p;
@@ -333,6 +409,10 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
             rc = ngx_mail_policy_map_eval(pool, part[i].map, envelope,
                                           &piece[i]);
 
+        } else if (part[i].lookup) {
+            rc = ngx_mail_policy_lookup_eval(pool, part[i].lookup, envelope,
+                                             &piece[i]);
+
         } else {
             piece[i] = part[i].text;
             rc = NGX_OK;
@@ -342,9 +422,15 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
             return NGX_ERROR;
         }
 
-        if (key && piece[i].len == 0) {
+        if (key != NGX_MAIL_POLICY_VALUE_TEXT && piece[i].len == 0) {
             ngx_str_null(out);
             return NGX_OK;
+        }
+
+        if (key == NGX_MAIL_POLICY_VALUE_NAME && part[i].named
+            && ngx_mail_policy_value_escape(pool, &piece[i]) != NGX_OK)
+        {
+            return NGX_ERROR;
         }
 
         len += piece[i].len;
@@ -363,6 +449,29 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     for (i = 0; i < n; i++) {
         p = ngx_cpymem(p, piece[i].data, piece[i].len);
     }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_value_escape(ngx_pool_t *pool, ngx_str_t *piece)
+{
+    u_char  *p;
+    size_t   len;
+
+    p = ngx_pnalloc(pool, NGX_MAIL_POLICY_KEY_MAX);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    len = ngx_mail_policy_store_escape(piece, p);
+    if (len == 0) {
+        return NGX_ERROR;
+    }
+
+    piece->data = p;
+    piece->len = len;
 
     return NGX_OK;
 }

@@ -34,6 +34,8 @@ typedef struct {
     ngx_str_t        text;              /* as in the configuration */
     ngx_array_t     *parts;             /* NULL: text is the value */
     ngx_uint_t       phase;             /* NGX_MAIL_POLICY_AT_... */
+    uint64_t         lookups;           /* mask: policy_lookup variables that
+                                           it may need, and these need */
 } ngx_mail_policy_value_t;
 
 
@@ -58,6 +60,14 @@ ngx_int_t ngx_mail_policy_value_eval(ngx_pool_t *pool,
  * that "u:$sender" is not one bucket for all who have no sender.
  */
 ngx_int_t ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out);
+
+/*
+ * The same for a key in Redis, where what variables give is escaped as limits'
+ * keys are.
+ */
+ngx_int_t ngx_mail_policy_value_eval_name(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
     ngx_str_t *out);
 

@@ -24,7 +24,6 @@
 #include "ngx_mail_policy_store_conf.h"
 
 
-#define NGX_MAIL_POLICY_KEY_MAX  128    /* longer ones are hashed */
 #define NGX_MAIL_POLICY_LINGER   10     /* ms */
 #define NGX_MAIL_POLICY_HURRY    500    /* ms behind worker_shutdown_timeout */
 
@@ -237,15 +236,9 @@ ngx_mail_policy_store_id(ngx_pool_t *pool, ngx_mail_policy_charge_t *charge)
     u_char  *p, key[NGX_MAIL_POLICY_KEY_MAX];
     size_t   len;
 
-    len = mpol_key_escape(charge->key.data, charge->key.len, key,
-                          sizeof(key));
-
-    if (len > sizeof(key)) {
-        if (ngx_mail_policy_store_digest(&charge->key, key) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        len = sizeof("sha256-") - 1 + 64;
+    len = ngx_mail_policy_store_escape(&charge->key, key);
+    if (len == 0) {
+        return NGX_ERROR;
     }
 
     charge->id.len = charge->name.len + sizeof(":{}") - 1 + len;
@@ -262,6 +255,25 @@ ngx_mail_policy_store_id(ngx_pool_t *pool, ngx_mail_policy_charge_t *charge)
     *p = '}';
 
     return NGX_OK;
+}
+
+
+size_t
+ngx_mail_policy_store_escape(ngx_str_t *key, u_char *out)
+{
+    size_t  len;
+
+    len = mpol_key_escape(key->data, key->len, out, NGX_MAIL_POLICY_KEY_MAX);
+
+    if (len <= NGX_MAIL_POLICY_KEY_MAX) {
+        return len;
+    }
+
+    if (ngx_mail_policy_store_digest(key, out) != NGX_OK) {
+        return 0;
+    }
+
+    return sizeof("sha256-") - 1 + 64;
 }
 
 

@@ -82,6 +82,8 @@
 
 
 #define NGX_MAIL_POLICY_NAME_MAX         64
+#define NGX_MAIL_POLICY_KEY_MAX          128    /* octets; longer ones are
+                                                   hashed */
 
 
 /* microseconds that a lease lasts without being renewed */
@@ -231,6 +233,13 @@ extern ngx_str_t  ngx_mail_policy_store_units[];
  * letters, digits, "_" and "-".
  */
 ngx_uint_t ngx_mail_policy_store_is_name(ngx_str_t *name);
+
+/*
+ * A value as part of a key, not empty: escaped, or its digest if that is too
+ * long.  out has room for NGX_MAIL_POLICY_KEY_MAX octets; returns how many, 0:
+ * no memory.
+ */
+size_t ngx_mail_policy_store_escape(ngx_str_t *key, u_char *out);
 
 /* a rate of a unit as operators write it; MPOL_OK or a positive error */
 int ngx_mail_policy_store_rate(ngx_uint_t unit, ngx_str_t *text,

@@ -1,0 +1,227 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * policy_lookup $name key [default]
+ *
+ * A variable whose value is a string in Redis.  It is asked for before it is
+ * evaluated, by check/, for all that a server uses; here it is read from the
+ * envelope.  No events arrive here.
+ */
+
+
+#include "ngx_mail_policy_directive.h"
+
+
+static char *ngx_mail_policy_lookup_name(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf, ngx_str_t *value, ngx_str_t *name);
+
+
+char *
+ngx_mail_policy_lookup(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_main_conf_t *mcf = conf;
+
+    char                            *rv;
+    ngx_str_t                       *value;
+    ngx_mail_policy_lookup_conf_t   *lookup, **lookups;
+
+    value = cf->args->elts;
+
+    if (mcf->lookups.nelts == NGX_MAIL_POLICY_LOOKUPS_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "too many \"policy_lookup\": write %d at the most",
+                           NGX_MAIL_POLICY_LOOKUPS_MAX);
+        return NGX_CONF_ERROR;
+    }
+
+    lookup = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_lookup_conf_t));
+    if (lookup == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    rv = ngx_mail_policy_lookup_name(cf, mcf, &value[1], &lookup->name);
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    if (value[2].len == 0) {
+        return "has an empty key: write what stands behind the prefix in "
+               "Redis, as \"route:$recipient_domain\"";
+    }
+
+    if (ngx_mail_policy_value_compile(cf, &value[2], &lookup->key) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts == 4
+        && ngx_mail_policy_value_compile(cf, &value[3], &lookup->fallback)
+           != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    lookup->file = cf->conf_file->file.name.data;
+    lookup->line = cf->conf_file->line;
+
+    lookups = ngx_array_push(&mcf->lookups);
+    if (lookups == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *lookups = lookup;
+    lookup->n = mcf->lookups.nelts - 1;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_mail_policy_lookup_name(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf,
+    ngx_str_t *value, ngx_str_t *name)
+{
+    if (value->len < 2 || value->data[0] != '$') {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid variable name \"%V\"", value);
+        return NGX_CONF_ERROR;
+    }
+
+    name->len = value->len - 1;
+    name->data = value->data + 1;
+
+    if (ngx_mail_policy_variable_find(name)
+        || ngx_mail_policy_map_find(&mcf->maps, name)
+        || ngx_mail_policy_lookup_find(&mcf->lookups, name))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate \"%V\" variable", name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+ngx_mail_policy_lookup_conf_t *
+ngx_mail_policy_lookup_find(ngx_array_t *lookups, ngx_str_t *name)
+{
+    ngx_uint_t                       i;
+    ngx_mail_policy_lookup_conf_t  **lookup;
+
+    lookup = lookups->elts;
+
+    for (i = 0; i < lookups->nelts; i++) {
+        if (lookup[i]->name.len == name->len
+            && ngx_strncasecmp(lookup[i]->name.data, name->data, name->len)
+               == 0)
+        {
+            return lookup[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_int_t
+ngx_mail_policy_lookup_resolve(ngx_conf_t *cf,
+    ngx_mail_policy_lookup_conf_t *lookup)
+{
+    if (lookup->resolved) {
+        return NGX_OK;
+    }
+
+    if (lookup->entered) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "policy_lookup of \"%V\" variable leads back to itself "
+                      "in %s:%ui", &lookup->name, lookup->file, lookup->line);
+        return NGX_ERROR;
+    }
+
+    lookup->entered = 1;
+
+    if (ngx_mail_policy_value_follow(cf, &lookup->key) != NGX_OK
+        || ngx_mail_policy_value_follow(cf, &lookup->fallback) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    lookup->phase = ngx_max(lookup->key.phase, lookup->fallback.phase);
+    lookup->lookups = lookup->key.lookups | lookup->fallback.lookups
+                      | (uint64_t) 1 << lookup->n;
+
+    lookup->resolved = 1;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_lookup_check(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf)
+{
+    ngx_mail_policy_lookup_conf_t  **lookup;
+
+    if (mcf->lookups.nelts == 0
+        || ngx_mail_policy_store_has_records(mcf->store))
+    {
+        return NGX_OK;
+    }
+
+    lookup = mcf->lookups.elts;
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "\"policy_lookup\" reads from Redis: add \"policy_redis "
+                  "redis://127.0.0.1:6379/0;\" for that in %s:%ui",
+                  lookup[0]->file, lookup[0]->line);
+
+    return NGX_ERROR;
+}
+
+
+void
+ngx_mail_policy_lookup_use(ngx_mail_policy_main_conf_t *mcf,
+    ngx_mail_policy_srv_conf_t *conf, uint64_t mask)
+{
+    ngx_uint_t                       i;
+    ngx_mail_policy_lookup_conf_t  **lookup;
+
+    lookup = mcf->lookups.elts;
+
+    for (i = 0; i < mcf->lookups.nelts; i++) {
+        if (mask & (uint64_t) 1 << i) {
+            conf->lookups[lookup[i]->key.phase] |= (uint64_t) 1 << i;
+        }
+    }
+}
+
+
+/* one that was not asked for, or not yet, is as one that is not there */
+
+ngx_int_t
+ngx_mail_policy_lookup_eval(ngx_pool_t *pool,
+    ngx_mail_policy_lookup_conf_t *lookup,
+    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
+{
+    ngx_mail_policy_found_t        *found;
+    ngx_mail_policy_found_value_t  *value;
+
+    for (found = envelope->found; found; found = found->wider) {
+
+        if (found->failed & (uint64_t) 1 << lookup->n) {
+            return NGX_ERROR;
+        }
+
+        for (value = found->values; value; value = value->next) {
+
+            if (value->n == lookup->n && value->value.data) {
+                *out = value->value;
+                return NGX_OK;
+            }
+        }
+    }
+
+    return ngx_mail_policy_value_eval(pool, &lookup->fallback, envelope, out);
+}
