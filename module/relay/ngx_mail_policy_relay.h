@@ -277,6 +277,12 @@ void ngx_mail_policy_relay_early_reply(ngx_mail_policy_relay_t *relay,
 ngx_int_t ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply);
 
+/*
+ * One XCLIENT command, with what has not been sent yet: NGX_OK; NGX_DECLINED
+ * all was sent; NGX_ERROR no memory.
+ */
+ngx_int_t ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay);
+
 /* room for n octets of output, or NULL; then tell how many were written */
 u_char *ngx_mail_policy_relay_reserve(ngx_mail_policy_relay_t *relay,
     size_t n);

@@ -1,0 +1,225 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * XCLIENT (Postfix' XCLIENT_README): whom we speak for.  Only attributes that
+ * the relay named, values in xtext, several commands where one would pass 512
+ * octets.
+ *
+ * No events arrive here; the set-up (..._setup.c) calls for each command.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_event_connect.h>
+
+#include "mpol_addr.h"
+#include "mpol_text.h"
+#include "ngx_mail_policy_relay.h"
+
+
+#define NGX_MAIL_POLICY_XCLIENT_LINE   512
+#define NGX_MAIL_POLICY_XCLIENT_VALUE  255
+
+
+typedef struct {
+    ngx_str_t    name;
+    ngx_uint_t   attribute;
+    void       (*value)(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+                    u_char *buf);
+} ngx_mail_policy_xclient_t;
+
+
+static size_t ngx_mail_policy_xclient_attribute(
+    ngx_mail_policy_xclient_t *x, ngx_mail_policy_envelope_t *e, u_char *buf);
+static void ngx_mail_policy_xclient_name(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_port(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_proto(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_helo(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_login(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+
+
+/* ADDR last: some relays apply their access rules when it arrives */
+
+static ngx_mail_policy_xclient_t  ngx_mail_policy_xclient[] = {
+    { ngx_string("PORT"), MPOL_XCLIENT_PORT, ngx_mail_policy_xclient_port },
+    { ngx_string("PROTO"), MPOL_XCLIENT_PROTO, ngx_mail_policy_xclient_proto },
+    { ngx_string("HELO"), MPOL_XCLIENT_HELO, ngx_mail_policy_xclient_helo },
+    { ngx_string("LOGIN"), MPOL_XCLIENT_LOGIN, ngx_mail_policy_xclient_login },
+    { ngx_string("NAME"), MPOL_XCLIENT_NAME, ngx_mail_policy_xclient_name },
+    { ngx_string("ADDR"), MPOL_XCLIENT_ADDR, ngx_mail_policy_xclient_addr },
+    { ngx_null_string, 0, NULL }
+};
+
+
+ngx_int_t
+ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
+{
+    u_char                     *p, *start;
+    size_t                      n;
+    ngx_mail_policy_xclient_t  *x;
+    u_char                      buf[NGX_MAIL_POLICY_XCLIENT_LINE];
+
+    start = ngx_mail_policy_relay_reserve(relay, NGX_MAIL_POLICY_XCLIENT_LINE);
+    if (start == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_cpymem(start, "XCLIENT", sizeof("XCLIENT") - 1);
+
+    for (x = ngx_mail_policy_xclient; x->name.len; x++) {
+
+        if (!(relay->ehlo.xclient & x->attribute)
+            || (relay->xclient_sent & x->attribute))
+        {
+            continue;
+        }
+
+        n = ngx_mail_policy_xclient_attribute(x, relay->envelope, buf);
+
+        if ((size_t) (p - start) + n + 2 > NGX_MAIL_POLICY_XCLIENT_LINE) {
+            break;
+        }
+
+        p = ngx_cpymem(p, buf, n);
+        relay->xclient_sent |= x->attribute;
+    }
+
+    if (p == start + sizeof("XCLIENT") - 1) {
+        return NGX_DECLINED;
+    }
+
+    p = ngx_cpymem(p, CRLF, 2);
+    ngx_mail_policy_relay_written(relay, p - start);
+
+    return NGX_OK;
+}
+
+
+/* " NAME=value" in buf, of NGX_MAIL_POLICY_XCLIENT_LINE octets */
+
+static size_t
+ngx_mail_policy_xclient_attribute(ngx_mail_policy_xclient_t *x,
+    ngx_mail_policy_envelope_t *e, u_char *buf)
+{
+    u_char    *p;
+    size_t     n, room;
+    ngx_str_t  value;
+    u_char     text[NGX_MAIL_POLICY_XCLIENT_VALUE];
+
+    ngx_str_null(&value);
+    x->value(e, &value, text);
+
+    p = ngx_sprintf(buf, " %V=", &x->name);
+    room = NGX_MAIL_POLICY_XCLIENT_LINE - sizeof("XCLIENT" CRLF) - (p - buf);
+
+    n = value.len ? mpol_xtext_encode(value.data, value.len, p, room) : 0;
+
+    if (n == 0 || n > room) {
+        p = ngx_cpymem(p, "[UNAVAILABLE]", sizeof("[UNAVAILABLE]") - 1);
+        return p - buf;
+    }
+
+    return p + n - buf;
+}
+
+
+/* CVE-2026-28753: a PTR record may hold anything */
+
+static void
+ngx_mail_policy_xclient_name(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+    u_char *buf)
+{
+    if (mpol_domain_valid(e->client_host.data, e->client_host.len)) {
+        *value = e->client_host;
+    }
+}
+
+
+static void
+ngx_mail_policy_xclient_port(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+    u_char *buf)
+{
+    in_port_t  port;
+
+    port = ngx_inet_get_port(e->connection->sockaddr);
+
+    if (port) {
+        value->data = buf;
+        value->len = ngx_sprintf(buf, "%ui", (ngx_uint_t) port) - buf;
+    }
+}
+
+
+static void
+ngx_mail_policy_xclient_proto(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+    u_char *buf)
+{
+    if (e->protocol.len && e->protocol.data[0] == 'E') {
+        ngx_str_set(value, "ESMTP");
+
+    } else {
+        ngx_str_set(value, "SMTP");
+    }
+}
+
+
+static void
+ngx_mail_policy_xclient_helo(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+    u_char *buf)
+{
+    if (mpol_hostname_clean(e->helo.data, e->helo.len)) {
+        *value = e->helo;
+    }
+}
+
+
+static void
+ngx_mail_policy_xclient_login(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+    u_char *buf)
+{
+    *value = e->sasl_username;
+}
+
+
+static void
+ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
+    u_char *buf)
+{
+    u_char            *p;
+    ngx_connection_t  *c;
+
+    c = e->connection;
+    p = buf;
+
+    switch (c->sockaddr->sa_family) {
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        p = ngx_cpymem(p, "IPV6:", sizeof("IPV6:") - 1);
+        break;
+#endif
+
+    case AF_INET:
+        break;
+
+    default:
+        return;
+    }
+
+    value->data = buf;
+    value->len = p - buf + ngx_sock_ntop(c->sockaddr, c->socklen, p,
+                                         NGX_SOCKADDR_STRLEN, 0);
+}
