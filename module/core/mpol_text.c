@@ -122,6 +122,55 @@ mpol_json_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 
 
 size_t
+mpol_log_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
+{
+    size_t       i;
+    uint8_t      c;
+    mpol_text_t  t;
+
+    t.out = out;
+    t.size = size;
+    t.len = 0;
+
+    for (i = 0; i < len; i++) {
+        c = in[i];
+
+        if (c < 32 || c > 126 || c == '"' || c == '\\') {
+            mpol_text_hex(&t, "\\x", 2, c);
+
+        } else {
+            mpol_text_put(&t, c);
+        }
+    }
+
+    return t.len;
+}
+
+
+size_t
+mpol_line_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
+{
+    size_t       i;
+    mpol_text_t  t;
+
+    t.out = out;
+    t.size = size;
+    t.len = 0;
+
+    for (i = 0; i < len; i++) {
+        if (in[i] < 32 || in[i] == 127) {
+            mpol_text_hex(&t, "\\x", 2, in[i]);
+
+        } else {
+            mpol_text_put(&t, in[i]);
+        }
+    }
+
+    return t.len;
+}
+
+
+size_t
 mpol_key_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 {
     size_t       i;

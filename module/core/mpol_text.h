@@ -46,6 +46,16 @@ size_t mpol_json_escape(const uint8_t *in, size_t len, uint8_t *out,
     size_t size);
 
 /*
+ * A value in a line of a log.  log: the quote, backslash and octets outside
+ * 32..126 as \xXX, as nginx has it.  line: only C0 and DEL, so that the line
+ * stays one.
+ */
+size_t mpol_log_escape(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+size_t mpol_line_escape(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+/*
  * A value as part of a store key: ASCII letters in lower case, octets
  * outside 33..126 and any of "{}%" as %XX (upper-case hex).
  */

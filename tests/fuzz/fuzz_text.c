@@ -132,6 +132,23 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     free(out);
 
+    out = escape(mpol_log_escape, in, len, room, &n);
+
+    for (i = 0; i < n; i++) {
+        assert(out[i] >= 32 && out[i] <= 126 && out[i] != '"');
+        assert(out[i] != '\\' || (n - i > 3 && out[i + 1] == 'x'));
+    }
+
+    free(out);
+
+    out = escape(mpol_line_escape, in, len, room, &n);
+
+    for (i = 0; i < n; i++) {
+        assert(out[i] >= 32 && out[i] != 127);
+    }
+
+    free(out);
+
     check_utf8(in, len);
 
     mpol_reply_clean(in, len, in);

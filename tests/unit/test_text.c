@@ -25,6 +25,8 @@ typedef struct {
 #define X(in, out)  { mpol_xtext_encode, in, sizeof(in) - 1, out }
 #define J(in, out)  { mpol_json_escape, in, sizeof(in) - 1, out }
 #define K(in, out)  { mpol_key_escape, in, sizeof(in) - 1, out }
+#define L(in, out)  { mpol_log_escape, in, sizeof(in) - 1, out }
+#define N(in, out)  { mpol_line_escape, in, sizeof(in) - 1, out }
 
 
 static const case_t  cases[] = {
@@ -55,7 +57,16 @@ static const case_t  cases[] = {
     K("{tag}:100%", "%7Btag%7D:100%25"),
     K("a b\r\n", "a%20b%0D%0A"),
     K("\xc3\x84\0\x7f", "%C3%84%00%7F"),
-    K("@AZ[`az", "@az[`az")
+    K("@AZ[`az", "@az[`az"),
+
+    L("", ""),
+    L("a b!~", "a b!~"),
+    L("\"\\", "\\x22\\x5C"),
+    L("\0\r\n\x1f\x7f\xc3\xa4", "\\x00\\x0D\\x0A\\x1F\\x7F\\xC3\\xA4"),
+
+    N("", ""),
+    N("a b!~\"\\\xc3\xa4\xff", "a b!~\"\\\xc3\xa4\xff"),
+    N("\0\r\n\x1f\x7f", "\\x00\\x0D\\x0A\\x1F\\x7F")
 };
 
 
