@@ -181,6 +181,11 @@ for my $case (
         '$2b$17$' . 'x' x 53, '$6$rounds=1000001$saltsalt$' . 'x' x 86,
         '$y$jET$saltsalt$' . 'x' x 43, '{PLAIN}'),
     [ 'alice:{PLAIN}a:b', qr/a \{PLAIN\} password cannot have a ":" in it/ ],
+    [ "alice:$hash:senders=a\@x,alice",
+        qr/invalid sender, expected addresses and "\@domain" behind/ ],
+    [ "alice:$hash:senders=a\@x:senders=b\@x", qr/a second "senders="/ ],
+    [ "alice:$hash:x:senders=" . 'a@x,' x 257,
+        qr/too many senders, expected at most 256 in 8192 octets/ ],
     [ "alice:$hash\nbob:$hash\nalice:{PLAIN}x",
         qr/the same login as in line 2/ ],
 ) {
@@ -193,6 +198,14 @@ for my $case (
 
 bad('policy_auth_plaintext yes', 'policy_auth_plaintext yes;',
     qr/invalid value "yes"/);
+
+bad('policy_sender theirs', 'policy_sender theirs;',
+    qr/invalid value "theirs", write "any" or "own"/);
+bad('policy_sender own without logins',
+    'policy_sender own; ' . server('policy_auth off;
+     proxy_pass 127.0.0.1:25;'),
+    qr/"policy_sender own" needs logins, .* write "policy_sender any;"/,
+    'server');
 
 bad('smtp_auth none with a provider',
     "$REDIS\n" . server('policy_auth redis; smtp_auth none;
@@ -239,7 +252,8 @@ bad("$_ twice", "$_; $_;", qr/"\w+" directive is duplicate/)
     for 'policy_message_size 1m', 'policy_max_recipients 1',
         'policy_max_messages 1', 'policy_min_data_rate 1',
         'policy_bare_newline reject', 'proxy_connect_timeout 1s',
-        'proxy_final_timeout 10m', 'policy_auth_plaintext on';
+        'proxy_final_timeout 10m', 'policy_auth_plaintext on',
+        'policy_sender own';
 
 
 # proxy_pass
@@ -373,7 +387,8 @@ bad('access_log to nowhere',
 bad("$_ alone", "$_;", qr/invalid number of arguments in "$_" directive/)
     for qw(policy policy_zone policy_redis policy_redis_ssl_verify
            policy_redis_ssl_trusted_certificate policy_redis_ssl_name
-           policy_auth policy_auth_plaintext policy_limit policy_message_size
+           policy_auth policy_auth_plaintext policy_sender policy_limit
+           policy_message_size
            policy_max_recipients policy_max_messages policy_bare_newline
            policy_min_data_rate proxy_pass proxy_connect_timeout
            proxy_final_timeout access_log);

@@ -26,7 +26,7 @@ good('the least that is needed', server(''));
 good('all that there is',
     "policy_zone 8m; $REDIS
      policy_auth redis file:%%DIR%%/users; policy_auth_plaintext on;
-     policy_message_size 10m; policy_max_recipients 100;
+     policy_sender own; policy_message_size 10m; policy_max_recipients 100;
      policy_max_messages 10; policy_min_data_rate 1k;
      policy_bare_newline normalize;
      proxy_connect_timeout 5s; proxy_final_timeout 15m;

@@ -142,7 +142,8 @@ sub prepare {
     $redis->cmd('HSET', $ENTRY, messages => '7/1h', note => 'x',
         suspended => 'yes');
     $redis->cmd('HSET', 'mail:plan:gold', 'user.messages', '5/1h');
-    $redis->cmd('HSET', 'mail:user:{alice@example.com}', status => 'x');
+    $redis->cmd('HSET', 'mail:user:{alice@example.com}', status => 'x',
+        senders => 'x');
     $redis->cmd('XADD', 'mail:events', '*', limit => 'user');
     $redis->cmd('ZADD', "mail:$_:client:{192.0.2.1}", (time() + 60) * 1e6, 'a')
         for qw(failed lease);
@@ -175,6 +176,9 @@ sub done {
     } elsif ($line =~ /resume\.lua/ || $line =~ / HDEL \S+ status/) {
         push @wrong, 'still suspended'
             if exists $hash->{suspended} || exists $hash->{status};
+
+    } elsif ($line =~ / HDEL \S+ senders/) {
+        push @wrong, 'still there' if exists $hash->{senders};
 
     } elsif ($line =~ m{/reset\.lua '\S+'( , \S+)?| DEL }) {
         my $part = $1 && $key =~ /used/ ? 1 : 0;

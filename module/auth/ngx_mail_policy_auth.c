@@ -402,19 +402,17 @@ ngx_mail_policy_auth_event_handler(ngx_event_t *ev)
 static void
 ngx_mail_policy_auth_finalize(ngx_mail_policy_auth_t *auth)
 {
-    void                     *data;
-    ngx_int_t                 rc;
-    ngx_mail_policy_auth_pt   handler;
-
-    rc = auth->rc;
-    data = auth->data;
-    handler = auth->handler;
+    ngx_pool_t  *pool;
 
     /* the handler may close the session, and its log with it */
 
-    ngx_mail_policy_auth_free(auth);
+    pool = auth->pool;
 
-    handler(data, rc);
+    ngx_explicit_memzero(auth->password.data, auth->password.len);
+
+    auth->handler(auth->data, auth->rc, &auth->senders);
+
+    ngx_destroy_pool(pool);
 }
 
 

@@ -40,9 +40,11 @@ typedef struct ngx_mail_policy_auth_conf_s  ngx_mail_policy_auth_conf_t;
 /*
  * rc: NGX_OK the password is right; NGX_DECLINED wrong password, no such
  * user, suspended; NGX_ERROR cannot tell now (store away, thread queue
- * full, an unreadable record).
+ * full, an unreadable record).  senders: with NGX_OK the login's list, see
+ * mpol_sender.h, empty if it has none; gone when the handler returns.
  */
-typedef void (*ngx_mail_policy_auth_pt)(void *data, ngx_int_t rc);
+typedef void (*ngx_mail_policy_auth_pt)(void *data, ngx_int_t rc,
+    ngx_str_t *senders);
 
 
 /*

@@ -8,7 +8,8 @@
  * The provider "file:/path": a file read with the configuration.
  *
  *     file  = *( line LF )
- *     line  = [ login ":" hash *( ":" ignored ) ] / "#" comment
+ *     line  = [ login ":" hash *( ":" ( senders / ignored ) ) ] / "#" comment
+ *     senders = "senders=" list, see mpol_sender.h
  *
  * A {PLAIN} secret reaches to the end of its line and holds no ":".  A file
  * that has changed is read again on reload.
@@ -24,11 +25,13 @@
 
 #include "ngx_mail_policy_auth_provider.h"
 #include "mpol_sasl.h"
+#include "mpol_sender.h"
 
 
 typedef struct {
     ngx_str_t                         login;
     ngx_str_t                         hash;
+    ngx_str_t                         senders;
     ngx_uint_t                        line;
 } ngx_mail_policy_auth_user_t;
 
@@ -49,6 +52,8 @@ static ngx_int_t ngx_mail_policy_auth_file_parse(ngx_conf_t *cf,
     ngx_mail_policy_auth_file_t *file);
 static char *ngx_mail_policy_auth_file_line(ngx_mail_policy_auth_file_t *file,
     u_char *p, u_char *last, ngx_uint_t line);
+static char *ngx_mail_policy_auth_file_senders(u_char *p, u_char *last,
+    ngx_str_t *senders);
 static ngx_int_t ngx_mail_policy_auth_file_sort(ngx_conf_t *cf,
     ngx_mail_policy_auth_file_t *file);
 static int ngx_libc_cdecl ngx_mail_policy_auth_file_cmp(const void *one,
@@ -245,8 +250,9 @@ static char *
 ngx_mail_policy_auth_file_line(ngx_mail_policy_auth_file_t *file,
     u_char *p, u_char *last, ngx_uint_t line)
 {
+    char                         *err;
     u_char                       *colon, *end;
-    ngx_str_t                     login, hash;
+    ngx_str_t                     login, hash, senders;
     ngx_mail_policy_auth_user_t  *user;
 
     if (p == last || *p == '#') {
@@ -282,6 +288,11 @@ ngx_mail_policy_auth_file_line(ngx_mail_policy_auth_file_t *file,
         return "a {PLAIN} password cannot have a \":\" in it or behind it";
     }
 
+    err = ngx_mail_policy_auth_file_senders(end, last, &senders);
+    if (err) {
+        return err;
+    }
+
     user = ngx_array_push(&file->users);
     if (user == NULL) {
         return "no memory";
@@ -289,9 +300,61 @@ ngx_mail_policy_auth_file_line(ngx_mail_policy_auth_file_t *file,
 
     user->login = login;
     user->hash = hash;
+    user->senders = senders;
     user->line = line;
 
     return NULL;
+}
+
+
+/*
+ * Files of other programs have fields of their own there, of which none
+ * begins so.  p is at the colon behind the hash, or NULL.
+ */
+
+static char *
+ngx_mail_policy_auth_file_senders(u_char *p, u_char *last,
+    ngx_str_t *senders)
+{
+    size_t   n;
+    u_char  *end;
+
+    ngx_str_null(senders);
+
+    n = sizeof("senders=") - 1;
+
+    for ( /* void */ ; p; p = end) {
+
+        p++;
+        end = ngx_strlchr(p, last, ':');
+
+        if ((size_t) (last - p) < n
+            || ngx_strncmp(p, (u_char *) "senders=", n) != 0)
+        {
+            continue;
+        }
+
+        if (senders->data) {
+            return "a second \"senders=\"";
+        }
+
+        senders->data = p + n;
+        senders->len = (end ? end : last) - senders->data;
+    }
+
+    switch (mpol_senders_check(senders->data, senders->len)) {
+
+    case MPOL_OK:
+        return NULL;
+
+    case MPOL_SENDERS_LONG:
+        return "too many senders, expected at most "
+               NGX_MAIL_POLICY_SENDERS_BOUNDS;
+
+    default: /* MPOL_SENDERS_ENTRY */
+        return "invalid sender, expected addresses and \"@domain\" behind "
+               "\"senders=\", with \",\" between them";
+    }
 }
 
 
@@ -377,6 +440,7 @@ ngx_mail_policy_auth_file_find(ngx_mail_policy_auth_t *auth, void *data)
         rc = ngx_mail_policy_auth_file_cmp_logins(&auth->login,
                                                   &user[middle].login);
         if (rc == 0) {
+            auth->senders = user[middle].senders;
             ngx_mail_policy_auth_answer(auth, NGX_OK, &user[middle].hash);
             return;
         }

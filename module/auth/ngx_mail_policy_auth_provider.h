@@ -30,6 +30,10 @@
 #include "ngx_mail_policy_crypt.h"
 
 
+/* for messages: what mpol_senders_check() lets in */
+#define NGX_MAIL_POLICY_SENDERS_BOUNDS  "256 in 8192 octets"
+
+
 typedef struct {
     ngx_str_t                      name;    /* as in the configuration */
     void                          *data;
@@ -54,6 +58,7 @@ struct ngx_mail_policy_auth_s {
 
     ngx_str_t                         login;
     ngx_str_t                         password;
+    ngx_str_t                         senders;  /* of the login's record */
 
     ngx_log_t                        *log;
     ngx_mail_policy_auth_pt           handler;
@@ -71,7 +76,7 @@ struct ngx_mail_policy_auth_s {
 };
 
 
-/* the hash is copied */
+/* the hash is copied; auth->senders, if there are any, are set before */
 void ngx_mail_policy_auth_answer(ngx_mail_policy_auth_t *auth, ngx_int_t rc,
     ngx_str_t *hash);
 

@@ -8,10 +8,12 @@
  * The provider "redis": records that operators write.
  *
  *     HSET mail:user:{alice@example.com} password '$6$...' [status active]
+ *                                        [senders 'a@example.com @example.net']
  *
  * Behind "mail:" the key is the login as it is, in its case, with octets
  * outside 33..126 and any of "{}%" as %XX.  A status other than "active"
- * suspends the login.
+ * suspends the login.  The addresses are asked for with the password, as a
+ * change of them is in force with the next login.
  *
  * Events: the store's answer to a lookup, once.
  *
@@ -25,6 +27,7 @@
 #include <ngx_event.h>
 
 #include "ngx_mail_policy_auth_provider.h"
+#include "mpol_sender.h"
 
 
 /* a setting has no hash in it; formats and salts that we let in are shorter */
@@ -54,6 +57,8 @@ static void ngx_mail_policy_auth_redis_handler(void *data,
 static ngx_int_t ngx_mail_policy_auth_redis_judge(
     ngx_mail_policy_auth_t *auth, ngx_str_t *password, ngx_str_t *status,
     ngx_str_t *hash);
+static ngx_int_t ngx_mail_policy_auth_redis_senders(
+    ngx_mail_policy_auth_t *auth, ngx_str_t *senders);
 static void ngx_mail_policy_auth_redis_remember(
     ngx_mail_policy_auth_redis_t *redis, ngx_str_t *hash);
 static void ngx_mail_policy_auth_redis_unreadable(
@@ -65,8 +70,12 @@ static void ngx_mail_policy_auth_redis_dummy(void *data, ngx_str_t *login,
 
 static ngx_str_t  ngx_mail_policy_auth_redis_fields[] = {
     ngx_string("password"),
-    ngx_string("status")
+    ngx_string("status"),
+    ngx_string("senders")
 };
+
+#define NGX_MAIL_POLICY_AUTH_FIELDS                                           \
+    (sizeof(ngx_mail_policy_auth_redis_fields) / sizeof(ngx_str_t))
 
 
 ngx_int_t
@@ -99,7 +108,8 @@ ngx_mail_policy_auth_redis_find(ngx_mail_policy_auth_t *auth, void *data)
 
     ngx_mail_policy_lookup_t  *lookup;
 
-    lookup = ngx_mail_policy_lookup_create(redis->store, 2,
+    lookup = ngx_mail_policy_lookup_create(redis->store,
+                                           NGX_MAIL_POLICY_AUTH_FIELDS,
                                            ngx_mail_policy_auth_redis_handler,
                                            auth);
     if (lookup == NULL) {
@@ -186,6 +196,11 @@ ngx_mail_policy_auth_redis_handler(void *data,
         rc = ngx_mail_policy_auth_redis_judge(auth, &lookup->values[0],
                                               &lookup->values[1], &hash);
 
+        if (rc == NGX_OK) {
+            rc = ngx_mail_policy_auth_redis_senders(auth,
+                                                    &lookup->values[2]);
+        }
+
     } else if (lookup->rc == NGX_DECLINED) {
         ngx_mail_policy_auth_redis_unreadable(auth, "is not a hash, delete "
                                               "it");
@@ -243,6 +258,45 @@ ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
         ngx_log_error(NGX_LOG_INFO, auth->log, 0, "login \"%V\" is suspended",
                       &auth->login);
     }
+
+    return NGX_OK;
+}
+
+
+/* a list that is too long owns nothing: the login has its own address */
+
+static ngx_int_t
+ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *senders)
+{
+    if (senders->data == NULL || senders->len == 0) {
+        return NGX_OK;
+    }
+
+    switch (mpol_senders_check(senders->data, senders->len)) {
+
+    case MPOL_SENDERS_LONG:
+        ngx_mail_policy_auth_redis_unreadable(auth,
+                        "has too many senders: at most "
+                        NGX_MAIL_POLICY_SENDERS_BOUNDS ", none is used");
+        return NGX_OK;
+
+    case MPOL_SENDERS_ENTRY:
+        ngx_mail_policy_auth_redis_unreadable(auth,
+                        "has a sender that is neither an address nor "
+                        "\"@domain\", it is skipped");
+        break;
+
+    default: /* MPOL_OK */
+        break;
+    }
+
+    auth->senders.data = ngx_pstrdup(auth->pool, senders);
+    if (auth->senders.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    auth->senders.len = senders->len;
 
     return NGX_OK;
 }

@@ -97,6 +97,7 @@ typedef struct {
 
     ngx_mail_policy_auth_conf_t  *auth;         /* policy_auth */
     ngx_flag_t                    auth_plaintext;
+    ngx_uint_t                    sender_own;   /* policy_sender own */
 
     ngx_array_t                  *limits;       /* ..._limit_t, or NULL */
     ngx_uint_t                    diverts;      /* one of them may relay */

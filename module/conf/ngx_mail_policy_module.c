@@ -121,6 +121,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       offsetof(ngx_mail_policy_srv_conf_t, auth_plaintext),
       NULL },
 
+    { ngx_string("policy_sender"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_sender,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_limit"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
       ngx_mail_policy_limit,
@@ -341,6 +348,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
 
     conf->policy = NGX_CONF_UNSET;
     conf->auth_plaintext = NGX_CONF_UNSET;
+    conf->sender_own = NGX_CONF_UNSET_UINT;
     conf->message_size = NGX_CONF_UNSET_SIZE;
     conf->max_recipients = NGX_CONF_UNSET_UINT;
     conf->max_messages = NGX_CONF_UNSET_UINT;
@@ -361,6 +369,7 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->policy, prev->policy, 0);
     ngx_conf_merge_value(conf->auth_plaintext, prev->auth_plaintext, 0);
+    ngx_conf_merge_uint_value(conf->sender_own, prev->sender_own, 0);
     ngx_conf_merge_uint_value(conf->max_recipients, prev->max_recipients,
                               NGX_MAIL_POLICY_MAX_RECIPIENTS);
 
@@ -447,6 +456,7 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
     }
 
     if (ngx_mail_policy_auth_conf_init(cf, conf->auth) != NGX_OK
+        || ngx_mail_policy_sender_init(cf, conf) != NGX_OK
         || ngx_mail_policy_merge_relay(cf, conf) != NGX_OK
         || ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
         || ngx_mail_policy_stock_merge(cf, conf) != NGX_OK)

@@ -54,7 +54,10 @@ static void ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
     ngx_str_t *other, u_char *tag);
 static void ngx_mail_policy_auth_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
-static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc);
+static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc,
+    ngx_str_t *senders);
+static ngx_int_t ngx_mail_policy_auth_senders(ngx_mail_policy_session_t *s,
+    ngx_str_t *senders);
 static void ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
     const char *reply);
@@ -420,7 +423,7 @@ ngx_mail_policy_auth_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
 
 static void
-ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
+ngx_mail_policy_auth_handler(void *data, ngx_int_t rc, ngx_str_t *senders)
 {
     ngx_mail_policy_session_t  *s = data;
 
@@ -430,6 +433,10 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
     /* the next command has all its time */
 
     ngx_mail_policy_session_waited(s);
+
+    if (rc == NGX_OK && ngx_mail_policy_auth_senders(s, senders) != NGX_OK) {
+        rc = NGX_ERROR;
+    }
 
     switch (rc) {
 
@@ -454,6 +461,27 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc)
     }
 
     ngx_mail_policy_session_resume(s);
+}
+
+
+/* kept for the session: a change of them is in force with the next login */
+
+static ngx_int_t
+ngx_mail_policy_auth_senders(ngx_mail_policy_session_t *s,
+    ngx_str_t *senders)
+{
+    if (!s->conf->sender_own || senders->len == 0) {
+        return NGX_OK;
+    }
+
+    s->senders.data = ngx_pstrdup(s->connection->pool, senders);
+    if (s->senders.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    s->senders.len = senders->len;
+
+    return NGX_OK;
 }
 
 

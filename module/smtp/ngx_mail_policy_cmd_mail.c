@@ -15,9 +15,11 @@
 #include <ngx_event.h>
 #include <ngx_mail.h>
 
+#include "mpol_sender.h"
 #include "ngx_mail_policy_session.h"
 
 
+static ngx_uint_t ngx_mail_policy_sender_own(ngx_mail_policy_session_t *s);
 static ngx_int_t ngx_mail_policy_copy(ngx_pool_t *pool, mpol_str_t *from,
     ngx_str_t *to);
 static ngx_int_t ngx_mail_policy_copy_lower(ngx_pool_t *pool,
@@ -25,6 +27,10 @@ static ngx_int_t ngx_mail_policy_copy_lower(ngx_pool_t *pool,
 static void ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s,
     int rc, ngx_uint_t rcpt);
 static ngx_int_t ngx_mail_policy_out_of_memory(ngx_mail_policy_session_t *s);
+
+
+static ngx_str_t  ngx_mail_policy_not_own =
+    ngx_string("553 5.7.1 Sender address is not one of this login");
 
 
 ngx_int_t
@@ -108,6 +114,12 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     t->mail.ret = mail.ret;
     t->mail.smtputf8 = mail.smtputf8;
 
+    if (!ngx_mail_policy_sender_own(s)) {
+        ngx_mail_policy_due_add(s, &t->due);
+        ngx_mail_policy_transaction_refuse(t, 553, &ngx_mail_policy_not_own);
+        return NGX_OK;
+    }
+
     if (s->conf->message_size && e->message_size > s->conf->message_size) {
         ngx_mail_policy_due_add(s, &t->due);
         ngx_mail_policy_transaction_refuse(t, 552, &ngx_mail_policy_too_big);
@@ -117,6 +129,37 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     ngx_mail_policy_transaction_mail(t);
 
     return NGX_OK;
+}
+
+
+/*
+ * "policy_sender own".  The null sender is nobody's address: clients send
+ * receipts with it (RFC 8098, section 3.1), and it misleads nobody.
+ */
+
+static ngx_uint_t
+ngx_mail_policy_sender_own(ngx_mail_policy_session_t *s)
+{
+    ngx_str_t  *login, *sender;
+
+    login = &s->envelope.sasl_username;
+    sender = &s->envelope.sender;
+
+    if (!s->conf->sender_own || sender->len == 0) {
+        return 1;
+    }
+
+    if (mpol_sender_same(login->data, login->len, sender->data, sender->len)
+        || mpol_senders_match(s->senders.data, s->senders.len, sender->data,
+                              sender->len))
+    {
+        return 1;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
+                  "login \"%V\" may not send as \"%V\"", login, sender);
+
+    return 0;
 }
 
 
