@@ -23,6 +23,14 @@ typedef ngx_int_t (*ngx_mail_policy_variable_pt)(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 
 
+/* where the parts of a source are that a regex has captured */
+typedef struct {
+    ngx_str_t                     source;
+    int                          *offsets;  /* two for each; -1: none */
+    ngx_uint_t                    n;        /* of offsets */
+} ngx_mail_policy_captures_t;
+
+
 /* a variable that needs no definition */
 struct ngx_mail_policy_variable_s {
     ngx_str_t                     name;
@@ -38,7 +46,9 @@ typedef struct {
     ngx_mail_policy_variable_t   *variable;
     ngx_mail_policy_map_t        *map;
     ngx_mail_policy_lookup_conf_t  *lookup;
+    ngx_uint_t                    capture;  /* of a map's regex; 0: the whole */
     unsigned                      named:1;  /* text is a variable's name */
+    unsigned                      captured:1;
 } ngx_mail_policy_part_t;
 
 
@@ -62,8 +72,12 @@ ngx_mail_policy_variable_t *ngx_mail_policy_variable_find(ngx_str_t *name);
 ngx_mail_policy_map_t *ngx_mail_policy_map_find(ngx_array_t *maps,
     ngx_str_t *name);
 
-ngx_int_t ngx_mail_policy_map_eval(ngx_pool_t *pool,
-    ngx_mail_policy_map_t *map, ngx_mail_policy_envelope_t *envelope,
+ngx_int_t ngx_mail_policy_map_eval(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *out);
+
+/* a regex' result, with what it has captured */
+ngx_int_t ngx_mail_policy_value_captured(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_captures_t *captures,
     ngx_str_t *out);
 
 /*

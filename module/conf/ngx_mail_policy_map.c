@@ -23,6 +23,14 @@ typedef struct {
 } ngx_mail_policy_map_block_t;
 
 
+/* what a map has given in this use */
+typedef struct {
+    ngx_queue_t                   queue;
+    ngx_mail_policy_map_t        *map;
+    ngx_str_t                     result;
+} ngx_mail_policy_known_t;
+
+
 static ngx_mail_policy_map_t *ngx_mail_policy_map_create(ngx_conf_t *cf);
 static char *ngx_mail_policy_map_entry(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -35,6 +43,8 @@ static char *ngx_mail_policy_map_key(ngx_conf_t *cf,
     ngx_mail_policy_value_t *result);
 static ngx_int_t ngx_mail_policy_map_hash(ngx_conf_t *cf,
     ngx_mail_policy_map_block_t *block);
+static ngx_int_t ngx_mail_policy_map_result_of(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_map_follow(ngx_conf_t *cf,
     ngx_mail_policy_map_t *map, ngx_mail_policy_value_t *value);
 static ngx_int_t ngx_mail_policy_route_result(ngx_conf_t *cf,
@@ -404,16 +414,64 @@ ngx_mail_policy_map_follow(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
 }
 
 
+/* once in a use, wherever it stands */
+
 ngx_int_t
-ngx_mail_policy_map_eval(ngx_pool_t *pool, ngx_mail_policy_map_t *map,
-    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
+ngx_mail_policy_map_eval(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *out)
+{
+    ngx_queue_t              *q;
+    ngx_mail_policy_known_t  *known;
+
+    if (use->maps == NULL) {
+        use->maps = ngx_palloc(use->pool, sizeof(ngx_queue_t));
+        if (use->maps == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_queue_init(use->maps);
+    }
+
+    for (q = ngx_queue_head(use->maps);
+         q != ngx_queue_sentinel(use->maps);
+         q = ngx_queue_next(q))
+    {
+        known = ngx_queue_data(q, ngx_mail_policy_known_t, queue);
+
+        if (known->map == map) {
+            *out = known->result;
+            return NGX_OK;
+        }
+    }
+
+    if (ngx_mail_policy_map_result_of(use, map, out) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    known = ngx_palloc(use->pool, sizeof(ngx_mail_policy_known_t));
+    if (known == NULL) {
+        return NGX_ERROR;
+    }
+
+    known->map = map;
+    known->result = *out;
+
+    ngx_queue_insert_tail(use->maps, &known->queue);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_map_result_of(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *out)
 {
     u_char                   *low;
     ngx_str_t                 source;
     ngx_uint_t                key;
     ngx_mail_policy_value_t  *result;
 
-    if (ngx_mail_policy_value_eval(pool, &map->source, envelope, &source)
+    if (ngx_mail_policy_value_use(use, &map->source, NULL, &source)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -422,7 +480,7 @@ ngx_mail_policy_map_eval(ngx_pool_t *pool, ngx_mail_policy_map_t *map,
     result = NULL;
 
     if (map->hash.size) {
-        low = ngx_pnalloc(pool, source.len ? source.len : 1);
+        low = ngx_pnalloc(use->pool, source.len ? source.len : 1);
         if (low == NULL) {
             return NGX_ERROR;
         }
@@ -441,7 +499,7 @@ ngx_mail_policy_map_eval(ngx_pool_t *pool, ngx_mail_policy_map_t *map,
         return NGX_OK;
     }
 
-    return ngx_mail_policy_value_eval(pool, result, envelope, out);
+    return ngx_mail_policy_value_use(use, result, NULL, out);
 }
 
 

@@ -26,20 +26,26 @@ typedef struct {
 } ngx_mail_policy_compiled_t;
 
 
-typedef enum {
-    NGX_MAIL_POLICY_VALUE_TEXT = 0,
-    NGX_MAIL_POLICY_VALUE_KEY,              /* empty if a variable is */
-    NGX_MAIL_POLICY_VALUE_NAME              /* and these are escaped */
-} ngx_mail_policy_value_key_e;
+/* how parts are joined */
+typedef struct {
+    ngx_mail_policy_escape_pt     escape;
+    ngx_mail_policy_captures_t   *captures;
+    ngx_uint_t                    key;      /* an empty part empties all */
+} ngx_mail_policy_join_t;
 
 
 static ngx_int_t ngx_mail_policy_value_name(ngx_conf_t *cf, ngx_str_t *text,
     u_char **pos, ngx_str_t *name);
-static ngx_int_t ngx_mail_policy_value_join(ngx_pool_t *pool,
-    ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
-    ngx_str_t *out, ngx_mail_policy_value_key_e key);
+static ngx_int_t ngx_mail_policy_value_join(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_join_t *how,
+    ngx_str_t *out);
+static ngx_int_t ngx_mail_policy_value_part(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_part_t *part, ngx_mail_policy_captures_t *captures,
+    ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_value_escape(ngx_pool_t *pool,
     ngx_str_t *piece);
+static void ngx_mail_policy_value_capture(
+    ngx_mail_policy_captures_t *captures, ngx_uint_t n, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_value_add(ngx_array_t *parts,
     ngx_str_t *text, ngx_uint_t named);
 static ngx_uint_t ngx_mail_policy_value_name_char(u_char ch);
@@ -142,8 +148,15 @@ ngx_mail_policy_value_name(ngx_conf_t *cf, ngx_str_t *text, u_char **pos,
 
     name->data = p;
 
-    while (p < last && ngx_mail_policy_value_name_char(*p)) {
+    /* "$1" may be in front of anything, as in the rest of nginx */
+
+    if (p < last && *p >= '1' && *p <= '9') {
         p++;
+
+    } else {
+        while (p < last && ngx_mail_policy_value_name_char(*p)) {
+            p++;
+        }
     }
 
     name->len = p - name->data;
@@ -346,8 +359,10 @@ ngx_int_t
 ngx_mail_policy_value_eval(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     ngx_mail_policy_envelope_t *envelope, ngx_str_t *out)
 {
-    return ngx_mail_policy_value_join(pool, value, envelope, out,
-                                      NGX_MAIL_POLICY_VALUE_TEXT);
+    ngx_mail_policy_use_t   use = { pool, envelope, NULL };
+    ngx_mail_policy_join_t  how = { NULL, NULL, 0 };
+
+    return ngx_mail_policy_value_join(&use, value, &how, out);
 }
 
 
@@ -356,8 +371,10 @@ ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
     ngx_str_t *out)
 {
-    return ngx_mail_policy_value_join(pool, value, envelope, out,
-                                      NGX_MAIL_POLICY_VALUE_KEY);
+    ngx_mail_policy_use_t   use = { pool, envelope, NULL };
+    ngx_mail_policy_join_t  how = { NULL, NULL, 1 };
+
+    return ngx_mail_policy_value_join(&use, value, &how, out);
 }
 
 
@@ -366,23 +383,45 @@ ngx_mail_policy_value_eval_name(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
     ngx_str_t *out)
 {
-    return ngx_mail_policy_value_join(pool, value, envelope, out,
-                                      NGX_MAIL_POLICY_VALUE_NAME);
+    ngx_mail_policy_use_t   use = { pool, envelope, NULL };
+    ngx_mail_policy_join_t  how = { ngx_mail_policy_value_escape, NULL, 1 };
+
+    return ngx_mail_policy_value_join(&use, value, &how, out);
+}
+
+
+ngx_int_t
+ngx_mail_policy_value_use(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_escape_pt escape,
+    ngx_str_t *out)
+{
+    ngx_mail_policy_join_t  how = { escape, NULL, 0 };
+
+    return ngx_mail_policy_value_join(use, value, &how, out);
+}
+
+
+ngx_int_t
+ngx_mail_policy_value_captured(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_captures_t *captures,
+    ngx_str_t *out)
+{
+    ngx_mail_policy_join_t  how = { NULL, captures, 0 };
+
+    return ngx_mail_policy_value_join(use, value, &how, out);
 }
 
 
 static ngx_int_t
-ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
-    ngx_mail_policy_envelope_t *envelope, ngx_str_t *out,
-    ngx_mail_policy_value_key_e key)
+ngx_mail_policy_value_join(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_join_t *how,
+    ngx_str_t *out)
 {
-    size_t                       len;
-    u_char                      *p;
-    ngx_int_t                    rc;
-    ngx_str_t                   *piece;
-    ngx_uint_t                   i, n;
-    ngx_mail_policy_part_t      *part;
-    ngx_mail_policy_variable_t  *variable;
+    size_t                   len;
+    u_char                  *p;
+    ngx_str_t               *piece;
+    ngx_uint_t               i, n;
+    ngx_mail_policy_part_t  *part;
 
     if (value->parts == NULL) {
         *out = value->text;
@@ -392,7 +431,7 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     part = value->parts->elts;
     n = value->parts->nelts;
 
-    piece = ngx_palloc(pool, n * sizeof(ngx_str_t));
+    piece = ngx_palloc(use->pool, n * sizeof(ngx_str_t));
     if (piece == NULL) {
         return NGX_ERROR;
     }
@@ -400,35 +439,21 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     len = 0;
 
     for (i = 0; i < n; i++) {
-        variable = part[i].variable;
 
-        if (variable) {
-            rc = variable->handler(pool, envelope, variable->data, &piece[i]);
-
-        } else if (part[i].map) {
-            rc = ngx_mail_policy_map_eval(pool, part[i].map, envelope,
-                                          &piece[i]);
-
-        } else if (part[i].lookup) {
-            rc = ngx_mail_policy_lookup_eval(pool, part[i].lookup, envelope,
-                                             &piece[i]);
-
-        } else {
-            piece[i] = part[i].text;
-            rc = NGX_OK;
-        }
-
-        if (rc != NGX_OK) {
+        if (ngx_mail_policy_value_part(use, &part[i], how->captures,
+                                       &piece[i])
+            != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
-        if (key != NGX_MAIL_POLICY_VALUE_TEXT && piece[i].len == 0) {
+        if (how->key && piece[i].len == 0) {
             ngx_str_null(out);
             return NGX_OK;
         }
 
-        if (key == NGX_MAIL_POLICY_VALUE_NAME && part[i].named
-            && ngx_mail_policy_value_escape(pool, &piece[i]) != NGX_OK)
+        if (how->escape && part[i].named
+            && how->escape(use->pool, &piece[i]) != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -438,7 +463,7 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
 
     /* also one variable alone is copied: the envelope may change */
 
-    p = ngx_pnalloc(pool, len ? len : 1);
+    p = ngx_pnalloc(use->pool, len ? len : 1);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -451,6 +476,63 @@ ngx_mail_policy_value_join(ngx_pool_t *pool, ngx_mail_policy_value_t *value,
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_value_part(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_part_t *part, ngx_mail_policy_captures_t *captures,
+    ngx_str_t *out)
+{
+    ngx_mail_policy_variable_t  *variable;
+
+    variable = part->variable;
+
+    if (variable) {
+        return variable->handler(use->pool, use->envelope, variable->data,
+                                 out);
+    }
+
+    if (part->map) {
+        return ngx_mail_policy_map_eval(use, part->map, out);
+    }
+
+    if (part->lookup) {
+        return ngx_mail_policy_lookup_eval(use->pool, part->lookup,
+                                           use->envelope, out);
+    }
+
+    if (part->captured) {
+        ngx_mail_policy_value_capture(captures, part->capture, out);
+        return NGX_OK;
+    }
+
+    *out = part->text;
+
+    return NGX_OK;
+}
+
+
+/* a group that took no part in the match is empty */
+
+static void
+ngx_mail_policy_value_capture(ngx_mail_policy_captures_t *captures,
+    ngx_uint_t n, ngx_str_t *out)
+{
+    int  *offset;
+
+    ngx_str_null(out);
+
+    if (captures == NULL || 2 * n + 1 >= captures->n) {
+        return;
+    }
+
+    offset = &captures->offsets[2 * n];
+
+    if (offset[0] >= 0 && offset[1] > offset[0]) {
+        out->data = captures->source.data + offset[0];
+        out->len = offset[1] - offset[0];
+    }
 }
 
 

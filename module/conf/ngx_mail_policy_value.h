@@ -28,6 +28,8 @@
 #define NGX_MAIL_POLICY_AT_AUTH     1   /* needs the login */
 #define NGX_MAIL_POLICY_AT_MAIL     2   /* needs the sender */
 #define NGX_MAIL_POLICY_AT_RCPT     3   /* needs a recipient */
+#define NGX_MAIL_POLICY_AT_END      4   /* needs to know what came of it: for
+                                           the log only */
 
 
 typedef struct {
@@ -69,6 +71,25 @@ ngx_int_t ngx_mail_policy_value_eval_key(ngx_pool_t *pool,
  */
 ngx_int_t ngx_mail_policy_value_eval_name(ngx_pool_t *pool,
     ngx_mail_policy_value_t *value, ngx_mail_policy_envelope_t *envelope,
+    ngx_str_t *out);
+
+/*
+ * One use of several values, as a line of the log is: zeroed, with pool and
+ * envelope.  Each map is evaluated once in it.
+ */
+typedef struct {
+    ngx_pool_t                  *pool;
+    ngx_mail_policy_envelope_t  *envelope;
+    ngx_queue_t                 *maps;      /* conf/'s own */
+} ngx_mail_policy_use_t;
+
+/* what a variable gave, and is to be written: *value is replaced, on pool */
+typedef ngx_int_t (*ngx_mail_policy_escape_pt)(ngx_pool_t *pool,
+    ngx_str_t *value);
+
+/* as eval(); escape: of what variables give, not of the text around them */
+ngx_int_t ngx_mail_policy_value_use(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_value_t *value, ngx_mail_policy_escape_pt escape,
     ngx_str_t *out);
 
 /* $client_net; NGX_OK, or NGX_ERROR: no memory */
