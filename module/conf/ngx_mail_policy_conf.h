@@ -57,6 +57,13 @@ typedef struct {
 #define NGX_MAIL_POLICY_LOOKUPS_MAX  64         /* bits of a mask */
 
 
+/* policy_received */
+#define NGX_MAIL_POLICY_RECEIVED_OFF   0
+#define NGX_MAIL_POLICY_RECEIVED_ON    1
+#define NGX_MAIL_POLICY_RECEIVED_AUTO  2    /* where the relay is not told
+                                               the client by XCLIENT */
+
+
 /* policy_limit */
 typedef struct {
     ngx_str_t                     name;
@@ -115,6 +122,7 @@ typedef struct {
     ngx_uint_t                    max_recipients;
     ngx_uint_t                    max_messages; /* of a session; 0: no limit */
     ngx_uint_t                    normalize;    /* bare CR and LF in bodies */
+    ngx_uint_t                    received;     /* NGX_MAIL_POLICY_RECEIVED_ */
     size_t                        min_data_rate; /* octets a second; 0: any */
 
     ngx_open_file_t              *access_log;   /* NULL: off */

@@ -63,6 +63,14 @@ static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
 };
 
 
+static ngx_conf_enum_t  ngx_mail_policy_received_values[] = {
+    { ngx_string("off"), NGX_MAIL_POLICY_RECEIVED_OFF },
+    { ngx_string("on"), NGX_MAIL_POLICY_RECEIVED_ON },
+    { ngx_string("auto"), NGX_MAIL_POLICY_RECEIVED_AUTO },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_mail_policy_commands[] = {
 
     { ngx_string("policy"),
@@ -169,6 +177,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       NGX_MAIL_SRV_CONF_OFFSET,
       0,
       NULL },
+
+    { ngx_string("policy_received"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, received),
+      &ngx_mail_policy_received_values },
 
     { ngx_string("policy_min_data_rate"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
@@ -353,6 +368,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
     conf->max_recipients = NGX_CONF_UNSET_UINT;
     conf->max_messages = NGX_CONF_UNSET_UINT;
     conf->normalize = NGX_CONF_UNSET_UINT;
+    conf->received = NGX_CONF_UNSET_UINT;
     conf->min_data_rate = NGX_CONF_UNSET_SIZE;
 
     return conf;
@@ -375,6 +391,8 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_uint_value(conf->max_messages, prev->max_messages, 0);
     ngx_conf_merge_uint_value(conf->normalize, prev->normalize, 0);
+    ngx_conf_merge_uint_value(conf->received, prev->received,
+                              NGX_MAIL_POLICY_RECEIVED_AUTO);
     ngx_conf_merge_size_value(conf->min_data_rate, prev->min_data_rate,
                               NGX_MAIL_POLICY_MIN_DATA_RATE);
 

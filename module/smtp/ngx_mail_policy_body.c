@@ -28,6 +28,7 @@
 #include <ngx_event.h>
 #include <ngx_mail.h>
 
+#include "mpol_received.h"
 #include "ngx_mail_policy_session.h"
 
 
@@ -35,8 +36,8 @@
 #define NGX_MAIL_POLICY_CHUNK_HEAD  32
 
 #define NGX_MAIL_POLICY_WIRE                                                 \
-    (NGX_MAIL_POLICY_CHUNK_HEAD + 2 * NGX_MAIL_POLICY_BODY                   \
-     + 2 * MPOL_CONTENT_ROOM + sizeof("." CRLF))
+    (NGX_MAIL_POLICY_CHUNK_HEAD + MPOL_RECEIVED_SIZE                         \
+     + 2 * NGX_MAIL_POLICY_BODY + 2 * MPOL_CONTENT_ROOM + sizeof("." CRLF))
 
 
 static void ngx_mail_policy_body_chunk(ngx_mail_policy_transaction_t *t,
@@ -106,19 +107,40 @@ ngx_mail_policy_body_begin(ngx_mail_policy_transaction_t *t)
 ngx_int_t
 ngx_mail_policy_body_prepare(ngx_mail_policy_transaction_t *t)
 {
-    t->encoded = (t->bdat || t->session->conf->normalize);
+    size_t  size;
 
-    if (!t->encoded) {
+    t->encoded = (t->bdat || t->session->conf->normalize);
+    t->trace = ngx_mail_policy_received_wanted(t->session);
+
+    if (t->encoded) {
+        t->body.content = 1;
+        t->content.stuff = !t->chunking;
+        t->content.normalize = t->session->conf->normalize;
+    }
+
+    size = t->encoded ? NGX_MAIL_POLICY_WIRE
+                      : t->trace ? MPOL_RECEIVED_SIZE : 0;
+
+    if (size == 0) {
         return NGX_OK;
     }
 
-    t->body.content = 1;
-    t->content.stuff = !t->chunking;
-    t->content.normalize = t->session->conf->normalize;
-
-    t->wire = ngx_palloc(t->pool, NGX_MAIL_POLICY_WIRE);
+    t->wire = ngx_palloc(t->pool, size);
 
     return t->wire ? NGX_OK : NGX_ERROR;
+}
+
+
+void
+ngx_mail_policy_body_trace(ngx_mail_policy_transaction_t *t)
+{
+    if (!t->trace) {
+        return;
+    }
+
+    t->trace = 0;
+    t->wire_pos = 0;
+    t->wire_last = ngx_mail_policy_received(t, t->wire);
 }
 
 
@@ -142,19 +164,26 @@ ngx_mail_policy_body_encode(ngx_mail_policy_transaction_t *t, u_char *data,
     size_t len, ngx_uint_t end)
 {
     u_char  *p;
-    size_t   consumed, n;
+    size_t   consumed, produced, n;
 
     p = t->wire + NGX_MAIL_POLICY_CHUNK_HEAD;
+    n = 0;
+
+    if (t->trace) {
+        t->trace = 0;
+        n = ngx_mail_policy_received(t, p);
+    }
 
     if (t->mail.body == MPOL_BODY_BINARYMIME) {
-        ngx_memcpy(p, data, len);
+        ngx_memcpy(p + n, data, len);
         t->content.octets += len;
-        n = len;
+        n += len;
 
     } else {
-        mpol_content_encode(&t->content, data, len, p,
-                            NGX_MAIL_POLICY_WIRE - NGX_MAIL_POLICY_CHUNK_HEAD,
-                            &consumed, &n);
+        mpol_content_encode(&t->content, data, len, p + n,
+                            NGX_MAIL_POLICY_WIRE - NGX_MAIL_POLICY_CHUNK_HEAD
+                            - n, &consumed, &produced);
+        n += produced;
 
         if (end) {
             n += mpol_content_finish(&t->content, p + n);

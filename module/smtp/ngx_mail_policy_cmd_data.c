@@ -151,12 +151,16 @@ ngx_mail_policy_data_scan(ngx_mail_policy_transaction_t *t)
         ngx_mail_policy_body_encode(t, p, t->ready, t->end);
         t->ready = 0;
 
-    } else if (t->end) {
+    } else {
+        ngx_mail_policy_body_trace(t);
 
-        /* the dot goes with the last octets, in the place of the client's */
+        if (t->end) {
 
-        ngx_memcpy(p + t->ready, "." CRLF, 3);
-        t->ready += 3;
+            /* the dot goes with the last octets, in place of the client's */
+
+            ngx_memcpy(p + t->ready, "." CRLF, 3);
+            t->ready += 3;
+        }
     }
 
     ngx_mail_policy_body_judge(t);

@@ -139,6 +139,8 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        bdat:1;   /* the client sends chunks */
     unsigned                        chunking:1;   /* and the relay takes them */
     unsigned                        encoded:1;    /* by way of "wire" */
+    unsigned                        trace:1;  /* a Received field is to go in
+                                                 front of it */
     unsigned                        data:1;   /* the relay was told DATA, or
                                                  has the first chunk */
     unsigned                        end:1;    /* the client's final dot came */
@@ -454,6 +456,9 @@ void ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t);
 /* sets how the body goes to the relay, before the first octet of it */
 ngx_int_t ngx_mail_policy_body_prepare(ngx_mail_policy_transaction_t *t);
 
+/* a body that goes in place: what is to go in front of it, if anything */
+void ngx_mail_policy_body_trace(ngx_mail_policy_transaction_t *t);
+
 /* reads on, as session_recv(), within the deadline that octets extend */
 ngx_int_t ngx_mail_policy_body_recv(ngx_mail_policy_session_t *s);
 
@@ -464,6 +469,11 @@ ngx_int_t ngx_mail_policy_body_recv(ngx_mail_policy_session_t *s);
  */
 void ngx_mail_policy_body_encode(ngx_mail_policy_transaction_t *t,
     u_char *data, size_t len, ngx_uint_t end);
+
+/* 1 if the relay is to get a Received field; the field: octets of it */
+ngx_uint_t ngx_mail_policy_received_wanted(ngx_mail_policy_session_t *s);
+size_t ngx_mail_policy_received(ngx_mail_policy_transaction_t *t,
+    u_char *out);
 
 /* refuses what limits of size, form and hops do not allow */
 void ngx_mail_policy_body_judge(ngx_mail_policy_transaction_t *t);

@@ -30,7 +30,8 @@ package MailPolicy;
 #
 # A configuration gets "daemon off", pid, error_log, events{} and the modules
 # in front; what it says itself of worker_processes, events, user, error_log
-# is left as it is.
+# is left as it is.  Where it has "policy on" and no policy_received, that is
+# off: what relays get is compared with what was sent.
 #
 #     %%DIR%%          the test's directory
 #     %%PORT_name%%    a free port, the same as $t->port('name')
@@ -169,6 +170,9 @@ sub _complete {
     my $paths = join('', map { "    ${_}_temp_path $self->{dir}/$_;\n" }
         qw(client_body proxy fastcgi uwsgi scgi));
     $text =~ s/^(\s*http\s*\{)$/$1\n$paths    access_log off;/m;
+
+    $text =~ s/^(\s*mail\s*\{)/$1\n    policy_received off;/m
+        if $text =~ /\bpolicy\s+on;/ && $text !~ /\bpolicy_received\b/;
 
     $text = $head . $text;
     $text =~ s/%%GLOBALS%%/$globals/g;

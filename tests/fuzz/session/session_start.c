@@ -42,6 +42,7 @@ static const char  session_conf[] =
     "    policy_zone 256k;\n"
     "    policy on;\n"
     "    policy_auth off;\n"
+    "    policy_received off;\n"
     "    ssl_certificate cert.pem;\n"
     "    ssl_certificate_key key.pem;\n"
     "    upstream group {\n"
