@@ -107,6 +107,9 @@ void ngx_mail_policy_plans_get(ngx_mail_policy_plans_t *plans, ngx_str_t *id,
 void ngx_mail_policy_plans_set(ngx_mail_policy_plans_t *plans, ngx_str_t *id,
     ngx_str_t *plan);
 
+/* of a worker: forgets all strings */
+void ngx_mail_policy_string_stop(ngx_mail_policy_store_t *store);
+
 /* one of the answers that pending counts has come; may end the ask's round */
 void ngx_mail_policy_ask_arrived(ngx_mail_policy_ask_t *ask);
 

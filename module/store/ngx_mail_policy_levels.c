@@ -7,15 +7,11 @@
 /*
  * Entries of domains, defaults and plans, as a worker remembers them.
  *
- *     unknown -> reading -> known -- cache time --> stale -> reading ...
- *
  * A stale entry is used while it is read again, by the asks that are sent
  * with its reading; they are told when it is there, and look whether it still
- * says the same.  An entry that cannot be read as Redis is away keeps what it
- * said; one that is no hash says nothing.
+ * says the same.  One that is no hash says nothing.
  *
- * Event: the answer of a lookup.  Entries are the worker's; the one used
- * longest ago gives way, unless it is being read.
+ * No events arrive here; the cache calls what is to be parsed.
  */
 
 
@@ -25,15 +21,12 @@
 
 #include "mpol_text.h"
 #include "ngx_mail_policy_ask.h"
+#include "ngx_mail_policy_cache.h"
 #include "ngx_mail_policy_redis_script.h"
 #include "ngx_mail_policy_store_conf.h"
 
 
-#define NGX_MAIL_POLICY_LEVELS_MAX    4096
-#define NGX_MAIL_POLICY_LEVELS_BUSY   65536 /* those being read included */
-#define NGX_MAIL_POLICY_LEVELS_EVICT  64    /* looked at for one that goes */
-#define NGX_MAIL_POLICY_LEVELS_AGAIN  50    /* ms, where there was no answer */
-#define NGX_MAIL_POLICY_LEVELS_NAME   1024  /* octets, of an entry's key */
+#define NGX_MAIL_POLICY_LEVELS_NAME  1024   /* octets, of an entry's key */
 
 
 /* the fields behind those of the units */
@@ -42,39 +35,18 @@
 #define NGX_MAIL_POLICY_LEVELS_FIELDS     (NGX_MAIL_POLICY_UNITS + 2)
 
 
-typedef struct ngx_mail_policy_level_s  ngx_mail_policy_level_t;
-
-struct ngx_mail_policy_level_s {
-    ngx_str_node_t              str;        /* the key behind the prefix; of a
+typedef struct {
+    ngx_mail_policy_entry_t     entry;      /* the key behind the prefix; of a
                                                plan with " <limit>" behind it */
-    ngx_queue_t                 queue;      /* the one used last at the head */
-    ngx_queue_t                 waiters;
-    ngx_mail_policy_levels_t   *levels;
-    ngx_mail_policy_lookup_t   *lookup;     /* NULL: it is not being read */
-    ngx_msec_t                  when;       /* it was asked */
-    ngx_uint_t                  pins;       /* how many look at it */
-
     mpol_rate_t                 rates[NGX_MAIL_POLICY_UNITS];
     ngx_str_t                   plan;       /* in name[] */
     u_char                      name[NGX_MAIL_POLICY_PLAN];
-    unsigned                    asked:1;
     unsigned                    suspended:1;
-};
-
-
-struct ngx_mail_policy_waiter_s {
-    ngx_queue_t                 queue;      /* of the level */
-    ngx_mail_policy_waiter_t   *next;       /* of the ask */
-    ngx_mail_policy_ask_t      *ask;        /* NULL: told */
-};
+} ngx_mail_policy_level_t;
 
 
 struct ngx_mail_policy_levels_s {
-    ngx_mail_policy_store_t       *store;
-    ngx_rbtree_t                   rbtree;
-    ngx_rbtree_node_t              sentinel;
-    ngx_queue_t                    queue;
-    ngx_uint_t                     n;
+    ngx_mail_policy_cache_t        cache;
     ngx_mail_policy_plans_t       *plans;   /* NULL: none seen yet */
 };
 
@@ -86,16 +58,13 @@ static ngx_int_t ngx_mail_policy_levels_collect(
 static ngx_mail_policy_level_t *ngx_mail_policy_levels_get(
     ngx_mail_policy_levels_t *levels, ngx_str_t *key, ngx_str_t *limit,
     ngx_mail_policy_ask_t *wait);
-static ngx_mail_policy_level_t *ngx_mail_policy_levels_find(
-    ngx_mail_policy_levels_t *levels, ngx_str_t *key);
-static ngx_mail_policy_level_t *ngx_mail_policy_levels_add(
-    ngx_mail_policy_levels_t *levels, ngx_str_t *key);
-static void ngx_mail_policy_levels_evict(ngx_mail_policy_levels_t *levels);
 static ngx_int_t ngx_mail_policy_levels_read(ngx_mail_policy_level_t *level,
     ngx_str_t *limit);
 static ngx_int_t ngx_mail_policy_levels_wait(ngx_mail_policy_level_t *level,
     ngx_mail_policy_ask_t *ask);
-static void ngx_mail_policy_levels_handler(void *data,
+static void ngx_mail_policy_levels_arrived(void *data,
+    ngx_mail_policy_entry_t *entry);
+static void ngx_mail_policy_levels_answer(ngx_mail_policy_entry_t *entry,
     ngx_mail_policy_lookup_t *lookup);
 static void ngx_mail_policy_levels_parse(ngx_mail_policy_level_t *level,
     ngx_mail_policy_lookup_t *lookup);
@@ -116,11 +85,11 @@ ngx_mail_policy_levels_create(ngx_mail_policy_store_t *store,
         return NULL;
     }
 
-    levels->store = store;
+    levels->cache.store = store;
+    levels->cache.size = sizeof(ngx_mail_policy_level_t);
+    levels->cache.parse = ngx_mail_policy_levels_answer;
 
-    ngx_rbtree_init(&levels->rbtree, &levels->sentinel,
-                    ngx_str_rbtree_insert_value);
-    ngx_queue_init(&levels->queue);
+    ngx_mail_policy_cache_init(&levels->cache);
 
     return levels;
 }
@@ -129,21 +98,7 @@ ngx_mail_policy_levels_create(ngx_mail_policy_store_t *store,
 void
 ngx_mail_policy_levels_destroy(ngx_mail_policy_levels_t *levels)
 {
-    ngx_queue_t              *q;
-    ngx_mail_policy_level_t  *level;
-
-    while (!ngx_queue_empty(&levels->queue)) {
-        q = ngx_queue_head(&levels->queue);
-        ngx_queue_remove(q);
-
-        level = ngx_queue_data(q, ngx_mail_policy_level_t, queue);
-
-        if (level->lookup) {
-            ngx_mail_policy_lookup_cancel(level->lookup);
-        }
-
-        ngx_free(level);
-    }
+    ngx_mail_policy_cache_free(&levels->cache);
 
     if (levels->plans) {
         ngx_free(levels->plans);
@@ -190,7 +145,7 @@ ngx_mail_policy_levels_apply(ngx_mail_policy_levels_t *levels,
 
         for (i = 0; i < NGX_MAIL_POLICY_LEVELS; i++) {
             if (found[i]) {
-                found[i]->pins--;
+                found[i]->entry.pins--;
             }
         }
     }
@@ -297,9 +252,9 @@ ngx_mail_policy_levels_collect(ngx_mail_policy_levels_t *levels,
             return NGX_ERROR;
         }
 
-        found[i]->pins++;
+        found[i]->entry.pins++;
 
-        if (!found[i]->asked) {
+        if (!found[i]->entry.asked) {
             rc = NGX_AGAIN;
         }
     }
@@ -316,111 +271,30 @@ ngx_mail_policy_levels_get(ngx_mail_policy_levels_t *levels, ngx_str_t *key,
 {
     ngx_mail_policy_level_t  *level;
 
-    level = ngx_mail_policy_levels_find(levels, key);
+    level = (ngx_mail_policy_level_t *)
+            ngx_mail_policy_cache_get(&levels->cache, key);
 
     if (level == NULL) {
-        level = ngx_mail_policy_levels_add(levels, key);
-        if (level == NULL) {
-            return NULL;
-        }
+        return NULL;
     }
 
-    ngx_queue_remove(&level->queue);
-    ngx_queue_insert_head(&levels->queue, &level->queue);
+    level->plan.data = level->name;
 
     if (wait == NULL) {
         return level;
     }
 
-    if (level->lookup == NULL
-        && (!level->asked
-            || ngx_current_msec - level->when >= levels->store->cache)
+    if (ngx_mail_policy_cache_stale(&level->entry)
         && ngx_mail_policy_levels_read(level, limit) != NGX_OK)
     {
         return NULL;
     }
 
-    if (level->lookup && ngx_mail_policy_levels_wait(level, wait) != NGX_OK) {
-        return NULL;
-    }
-
-    return level;
-}
-
-
-static ngx_mail_policy_level_t *
-ngx_mail_policy_levels_find(ngx_mail_policy_levels_t *levels, ngx_str_t *key)
-{
-    uint32_t  hash;
-
-    hash = ngx_crc32_short(key->data, key->len);
-
-    return (ngx_mail_policy_level_t *)
-           ngx_str_rbtree_lookup(&levels->rbtree, key, hash);
-}
-
-
-/* two of them, so that there are less again when less are being read */
-
-static void
-ngx_mail_policy_levels_evict(ngx_mail_policy_levels_t *levels)
-{
-    ngx_uint_t                i, n;
-    ngx_queue_t              *q, *prev;
-    ngx_mail_policy_level_t  *old;
-
-    n = 0;
-
-    for (i = 0, q = ngx_queue_last(&levels->queue);
-         n < 2 && i < NGX_MAIL_POLICY_LEVELS_EVICT
-         && q != ngx_queue_sentinel(&levels->queue);
-         i++, q = prev)
+    if (level->entry.lookup
+        && ngx_mail_policy_levels_wait(level, wait) != NGX_OK)
     {
-        prev = ngx_queue_prev(q);
-        old = ngx_queue_data(q, ngx_mail_policy_level_t, queue);
-
-        if (old->lookup == NULL && old->pins == 0) {
-            ngx_rbtree_delete(&levels->rbtree, &old->str.node);
-            ngx_queue_remove(q);
-            ngx_free(old);
-            levels->n--;
-            n++;
-        }
-    }
-}
-
-
-static ngx_mail_policy_level_t *
-ngx_mail_policy_levels_add(ngx_mail_policy_levels_t *levels, ngx_str_t *key)
-{
-    ngx_mail_policy_level_t  *level;
-
-    if (levels->n >= NGX_MAIL_POLICY_LEVELS_MAX) {
-        ngx_mail_policy_levels_evict(levels);
-    }
-
-    if (levels->n >= NGX_MAIL_POLICY_LEVELS_BUSY) {
         return NULL;
     }
-
-    level = ngx_calloc(sizeof(ngx_mail_policy_level_t) + key->len,
-                       ngx_cycle->log);
-    if (level == NULL) {
-        return NULL;
-    }
-
-    level->levels = levels;
-    level->plan.data = level->name;
-
-    level->str.str.len = key->len;
-    level->str.str.data = (u_char *) level + sizeof(ngx_mail_policy_level_t);
-    ngx_memcpy(level->str.str.data, key->data, key->len);
-    level->str.node.key = ngx_crc32_short(key->data, key->len);
-
-    ngx_queue_init(&level->waiters);
-    ngx_rbtree_insert(&levels->rbtree, &level->str.node);
-    ngx_queue_insert_head(&levels->queue, &level->queue);
-    levels->n++;
 
     return level;
 }
@@ -435,16 +309,14 @@ ngx_mail_policy_levels_read(ngx_mail_policy_level_t *level, ngx_str_t *limit)
     ngx_uint_t                 u;
     ngx_mail_policy_lookup_t  *lookup;
 
-    lookup = ngx_mail_policy_lookup_create(level->levels->store,
-                                           NGX_MAIL_POLICY_LEVELS_FIELDS,
-                                           ngx_mail_policy_levels_handler,
-                                           level);
+    lookup = ngx_mail_policy_cache_lookup(&level->entry,
+                                          NGX_MAIL_POLICY_LEVELS_FIELDS);
     if (lookup == NULL) {
         return NGX_ERROR;
     }
 
     field = lookup->fields;
-    key = &level->str.str;
+    key = &level->entry.str.str;
 
     ngx_str_set(&field[NGX_MAIL_POLICY_LEVELS_PLAN], "plan");
     ngx_str_set(&field[NGX_MAIL_POLICY_LEVELS_SUSPENDED], "suspended");
@@ -478,11 +350,7 @@ ngx_mail_policy_levels_read(ngx_mail_policy_level_t *level, ngx_str_t *limit)
                    NGX_MAIL_POLICY_UNITS * sizeof(ngx_str_t));
     }
 
-    level->lookup = lookup;
-    level->when = ngx_current_msec;
-    level->asked = 1;
-
-    ngx_mail_policy_lookup_send(lookup);
+    ngx_mail_policy_cache_read(&level->entry, lookup);
 
     return NGX_OK;
 }
@@ -497,11 +365,11 @@ ngx_mail_policy_levels_wait(ngx_mail_policy_level_t *level,
 
     /* several charges of one ask may wait for one entry */
 
-    if (!ngx_queue_empty(&level->waiters)) {
-        q = ngx_queue_last(&level->waiters);
+    if (!ngx_queue_empty(&level->entry.waiters)) {
+        q = ngx_queue_last(&level->entry.waiters);
         waiter = ngx_queue_data(q, ngx_mail_policy_waiter_t, queue);
 
-        if (waiter->ask == ask) {
+        if (waiter->data == ask) {
             return NGX_OK;
         }
     }
@@ -511,13 +379,14 @@ ngx_mail_policy_levels_wait(ngx_mail_policy_level_t *level,
         return NGX_ERROR;
     }
 
-    waiter->ask = ask;
+    waiter->handler = ngx_mail_policy_levels_arrived;
+    waiter->data = ask;
     waiter->next = ask->waiters;
     ask->waiters = waiter;
     ask->waited = 1;
     ask->pending++;
 
-    ngx_queue_insert_tail(&level->waiters, &waiter->queue);
+    ngx_mail_policy_cache_wait(&level->entry, waiter);
 
     return NGX_OK;
 }
@@ -529,11 +398,7 @@ ngx_mail_policy_levels_forget(ngx_mail_policy_ask_t *ask)
     ngx_mail_policy_waiter_t  *waiter;
 
     for (waiter = ask->waiters; waiter; waiter = waiter->next) {
-        if (waiter->ask) {
-            waiter->ask = NULL;
-            ngx_queue_remove(&waiter->queue);
-            ask->pending--;
-        }
+        ask->pending -= ngx_mail_policy_cache_forget(waiter);
     }
 
     ask->waiters = NULL;
@@ -541,59 +406,30 @@ ngx_mail_policy_levels_forget(ngx_mail_policy_ask_t *ask)
 
 
 static void
-ngx_mail_policy_levels_handler(void *data, ngx_mail_policy_lookup_t *lookup)
+ngx_mail_policy_levels_arrived(void *data, ngx_mail_policy_entry_t *entry)
 {
-    ngx_mail_policy_level_t *level = data;
+    ngx_mail_policy_ask_arrived(data);
+}
 
-    ngx_queue_t               *q;
-    ngx_mail_policy_ask_t     *ask;
-    ngx_mail_policy_waiter_t  *waiter;
 
-    level->lookup = NULL;
+static void
+ngx_mail_policy_levels_answer(ngx_mail_policy_entry_t *entry,
+    ngx_mail_policy_lookup_t *lookup)
+{
+    ngx_mail_policy_level_t  *level;
 
-    switch (lookup->rc) {
+    level = (ngx_mail_policy_level_t *) entry;
 
-    case NGX_OK:
+    if (lookup->rc == NGX_OK) {
         ngx_mail_policy_levels_parse(level, lookup);
-        break;
-
-    case NGX_DECLINED:
-        ngx_memzero(level->rates, sizeof(level->rates));
-        level->plan.len = 0;
-        level->suspended = 0;
-
-        ngx_mail_policy_levels_bad(level, NULL);
-        break;
-
-    default:
-        /* who needs it asks again, soon */
-        level->when = ngx_current_msec - level->levels->store->cache
-                      + ngx_min(level->levels->store->cache,
-                                NGX_MAIL_POLICY_LEVELS_AGAIN);
+        return;
     }
 
-    ngx_mail_policy_lookup_done(lookup);
+    ngx_memzero(level->rates, sizeof(level->rates));
+    level->plan.len = 0;
+    level->suspended = 0;
 
-    level->pins++;
-
-    /*
-     * Who asks again meanwhile finds it known.  Where nothing is remembered
-     * (cache=0) it is read once more, but nobody here waits for that.
-     */
-
-    while (!ngx_queue_empty(&level->waiters)) {
-        q = ngx_queue_head(&level->waiters);
-        ngx_queue_remove(q);
-
-        waiter = ngx_queue_data(q, ngx_mail_policy_waiter_t, queue);
-
-        ask = waiter->ask;
-        waiter->ask = NULL;
-
-        ngx_mail_policy_ask_arrived(ask);
-    }
-
-    level->pins--;
+    ngx_mail_policy_levels_bad(level, NULL);
 }
 
 
@@ -653,24 +489,26 @@ ngx_mail_policy_levels_parse(ngx_mail_policy_level_t *level,
 static void
 ngx_mail_policy_levels_bad(ngx_mail_policy_level_t *level, ngx_str_t *field)
 {
+    ngx_str_t                *key;
     ngx_mail_policy_redis_t  *redis;
 
-    redis = level->levels->store->redis;
+    key = &level->entry.str.str;
+    redis = level->entry.cache->store->redis;
 
-    if (!ngx_mail_policy_redis_may_warn(redis, &level->str.str)) {
+    if (!ngx_mail_policy_redis_may_warn(redis, key)) {
         return;
     }
 
     if (field == NULL) {
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                       "policy entry \"%V%V\" in Redis is not a hash, skipped",
-                      &redis->prefix, &level->str.str);
+                      &redis->prefix, key);
         return;
     }
 
     ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                   "policy entry \"%V%V\" in Redis: \"%V\" cannot be read, "
-                  "skipped", &redis->prefix, &level->str.str, field);
+                  "skipped", &redis->prefix, key, field);
 }
 
 

@@ -5,7 +5,8 @@
 
 
 /*
- * HMGET of a record that an operator wrote.  No events arrive here.
+ * HMGET of a record that an operator wrote, or GET of a string, which is
+ * treated as the only field of one.  No events arrive here.
  */
 
 
@@ -20,7 +21,8 @@ static ngx_int_t ngx_mail_policy_redis_lookup_answer(
     ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply);
 static ngx_int_t ngx_mail_policy_redis_lookup_copy(
-    ngx_mail_policy_lookup_t *lookup, ngx_mail_policy_redis_reply_t *reply);
+    ngx_mail_policy_lookup_t *lookup, ngx_mail_policy_redis_reply_t *elts,
+    ngx_uint_t n);
 
 
 ngx_int_t
@@ -29,10 +31,12 @@ ngx_mail_policy_redis_lookup(ngx_mail_policy_redis_t *redis,
 {
     u_char                           *p;
     ngx_str_t                        *key;
-    ngx_uint_t                       *nfields;
+    ngx_uint_t                        named, *nfields;
     ngx_mail_policy_redis_request_t  *request;
 
-    request = ngx_mail_policy_redis_request(2 + lookup->nfields,
+    named = lookup->string ? 0 : lookup->nfields;
+
+    request = ngx_mail_policy_redis_request(2 + named,
                                          ngx_mail_policy_redis_lookup_answer);
     if (request == NULL) {
         return NGX_DECLINED;
@@ -45,7 +49,7 @@ ngx_mail_policy_redis_lookup(ngx_mail_policy_redis_t *redis,
         goto failed;
     }
 
-    *nfields = lookup->nfields;
+    *nfields = named;
 
     key = &request->argv[1];
     key->len = redis->prefix.len + lookup->key.len;
@@ -58,9 +62,14 @@ ngx_mail_policy_redis_lookup(ngx_mail_policy_redis_t *redis,
     p = ngx_cpymem(key->data, redis->prefix.data, redis->prefix.len);
     ngx_memcpy(p, lookup->key.data, lookup->key.len);
 
-    ngx_str_set(&request->argv[0], "HMGET");
-    ngx_memcpy(&request->argv[2], lookup->fields,
-               lookup->nfields * sizeof(ngx_str_t));
+    if (named) {
+        ngx_str_set(&request->argv[0], "HMGET");
+        ngx_memcpy(&request->argv[2], lookup->fields,
+                   named * sizeof(ngx_str_t));
+
+    } else {
+        ngx_str_set(&request->argv[0], "GET");
+    }
 
     request->ctx = nfields;
     request->done = done;
@@ -87,9 +96,10 @@ static ngx_int_t
 ngx_mail_policy_redis_lookup_answer(ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply)
 {
-    ngx_int_t                  rc;
-    ngx_uint_t                 i, *nfields;
-    ngx_mail_policy_lookup_t  *lookup;
+    ngx_int_t                       rc;
+    ngx_uint_t                      i, n, *nfields;
+    ngx_mail_policy_lookup_t       *lookup;
+    ngx_mail_policy_redis_reply_t  *elts;
 
     nfields = request->ctx;
     lookup = request->data;
@@ -104,22 +114,29 @@ ngx_mail_policy_redis_lookup_answer(ngx_mail_policy_redis_request_t *request,
         return NGX_OK;
     }
 
-    if (reply->type != NGX_MAIL_POLICY_REDIS_ARRAY
-        || reply->nelts != *nfields)
+    n = *nfields;
+    elts = reply->elts;
+
+    if (n == 0) {
+        n = 1;
+        elts = reply;
+
+    } else if (reply->type != NGX_MAIL_POLICY_REDIS_ARRAY
+               || reply->nelts != n)
     {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < reply->nelts; i++) {
-        if (reply->elts[i].type != NGX_MAIL_POLICY_REDIS_STRING
-            && reply->elts[i].type != NGX_MAIL_POLICY_REDIS_NIL)
+    for (i = 0; i < n; i++) {
+        if (elts[i].type != NGX_MAIL_POLICY_REDIS_STRING
+            && elts[i].type != NGX_MAIL_POLICY_REDIS_NIL)
         {
             return NGX_ERROR;
         }
     }
 
     if (lookup) {
-        rc = ngx_mail_policy_redis_lookup_copy(lookup, reply);
+        rc = ngx_mail_policy_redis_lookup_copy(lookup, elts, n);
 
         request->data = NULL;
         request->done(lookup, rc);
@@ -131,13 +148,13 @@ ngx_mail_policy_redis_lookup_answer(ngx_mail_policy_redis_request_t *request,
 
 static ngx_int_t
 ngx_mail_policy_redis_lookup_copy(ngx_mail_policy_lookup_t *lookup,
-    ngx_mail_policy_redis_reply_t *reply)
+    ngx_mail_policy_redis_reply_t *elts, ngx_uint_t n)
 {
     ngx_str_t   *from, *to;
     ngx_uint_t   i;
 
-    for (i = 0; i < reply->nelts; i++) {
-        from = &reply->elts[i].str;
+    for (i = 0; i < n; i++) {
+        from = &elts[i].str;
         to = &lookup->values[i];
 
         if (from->data == NULL) {

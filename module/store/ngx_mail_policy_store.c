@@ -77,6 +77,7 @@ ngx_mail_policy_store_exit_process(ngx_mail_policy_store_t *store)
 
     if (store->levels) {
         ngx_mail_policy_levels_destroy(store->levels);
+        ngx_mail_policy_string_stop(store);
         ngx_mail_policy_local_stop(store);
         ngx_mail_policy_redis_exit_process(store->redis);
     }

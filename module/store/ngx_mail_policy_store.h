@@ -190,7 +190,7 @@ struct ngx_mail_policy_ask_s {
 };
 
 
-/* HMGET of an operator's record */
+/* what an operator wrote: HMGET of a record, or GET of a string */
 struct ngx_mail_policy_lookup_s {
     ngx_pool_t                    *pool;
     ngx_str_t                      key;     /* behind the prefix, as it is */
@@ -202,12 +202,14 @@ struct ngx_mail_policy_lookup_s {
 
     ngx_int_t                      rc;      /* NGX_OK, also if there is no
                                                such record; NGX_DECLINED: it
-                                               is not a hash; NGX_ERROR: store
-                                               away */
+                                               is of another type; NGX_ERROR:
+                                               store away */
     ngx_str_t                     *values;  /* nfields of them; data NULL
                                                where there is none; zeroed
                                                by the store when freed */
 
+    unsigned                       string:1;    /* of one field, which has no
+                                               name */
     unsigned                       starting:1;  /* waits for the store */
     ngx_mail_policy_store_t       *store;
     void                          *request;
@@ -302,6 +304,29 @@ ngx_mail_policy_lookup_t *ngx_mail_policy_lookup_create(
 void ngx_mail_policy_lookup_send(ngx_mail_policy_lookup_t *lookup);
 void ngx_mail_policy_lookup_done(ngx_mail_policy_lookup_t *lookup);
 void ngx_mail_policy_lookup_cancel(ngx_mail_policy_lookup_t *lookup);
+
+
+/*
+ * A string under a key behind the prefix, by way of what the worker remembers.
+ *
+ * NGX_OK: *value is known, until the next event, data NULL if there is none;
+ * NGX_AGAIN: handler(data, value) will be called, once, unless it is forgotten
+ * before; what was asked at the same time is one question.  NGX_ERROR: no
+ * memory.  Where Redis is away, it is what it was when last known.
+ */
+
+typedef void (*ngx_mail_policy_string_pt)(void *data, ngx_str_t *value);
+
+typedef struct {
+    ngx_mail_policy_waiter_t    *waiter;    /* NULL: never waited */
+    ngx_pool_t                  *pool;      /* outlives the wait */
+    ngx_mail_policy_string_pt    handler;
+    void                        *data;
+} ngx_mail_policy_string_t;
+
+ngx_int_t ngx_mail_policy_string_get(ngx_mail_policy_store_t *store,
+    ngx_str_t *key, ngx_mail_policy_string_t *string, ngx_str_t *value);
+void ngx_mail_policy_string_forget(ngx_mail_policy_string_t *string);
 
 
 #endif /* NGX_MAIL_POLICY_STORE_H */

@@ -38,6 +38,7 @@ struct ngx_mail_policy_store_s {
     /* a worker's */
 
     void                     *levels;       /* ..._levels_t; NULL: no Redis */
+    void                     *strings;      /* ..._cache_t; NULL: none yet */
     ngx_event_t               local;        /* counts to be handed over */
     ngx_uint_t                nlocal;       /* on their way */
     ngx_queue_t               lost;         /* to be sent again */
