@@ -149,6 +149,16 @@ ngx_mail_policy_lookup_resolve(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    if (lookup->key.phase > NGX_MAIL_POLICY_AT_RCPT) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "policy_lookup of \"%V\" variable has a key that is "
+                      "known for the log only: write \"$sasl_username\", "
+                      "\"$sender_domain\", \"$recipient_domain\" or the "
+                      "like, in %s:%ui",
+                      &lookup->name, lookup->file, lookup->line);
+        return NGX_ERROR;
+    }
+
     lookup->phase = ngx_max(lookup->key.phase, lookup->fallback.phase);
     lookup->lookups = lookup->key.lookups | lookup->fallback.lookups
                       | (uint64_t) 1 << lookup->n;
