@@ -307,6 +307,18 @@ my %upstream = (
         qr/invalid parameter "fast"/ ],
     'unknown host'                => [ 'server relay.invalid:25;',
         qr/host not found in upstream "relay.invalid:25"/ ],
+    'keepalive 0'                 => [ 'keepalive 0;',
+        qr/invalid value "0" in "keepalive" directive/ ],
+    'keepalive_time x'            => [ 'keepalive_time x;',
+        qr/invalid value "x" in "keepalive_time" directive/ ],
+    'keepalive_requests -1'       => [ 'keepalive_requests -1;',
+        qr/invalid value "-1" in "keepalive_requests" directive/ ],
+    'keepalive_timeout 0'         => [ 'keepalive_timeout 0;',
+        qr/invalid value "0" in "keepalive_timeout" directive/ ],
+    'keepalive twice'             => [ 'keepalive 2; keepalive 3;',
+        qr/"keepalive" directive is duplicate/ ],
+    'keepalive 1 2'               => [ 'keepalive 1 2;',
+        qr/invalid number of arguments in "keepalive" directive/ ],
     'unknown directive'           => [ 'listen 25;',
         qr/unknown directive "listen" in an upstream/ ],
     'block'                       => [ 'server 127.0.0.1:25 { }',
@@ -314,7 +326,7 @@ my %upstream = (
     '65 servers'                  => [ 'server 127.0.0.1:25;' x 65,
         qr/upstream "u" has more than 64 addresses/ ],
     map({ $_ => [ "$_ 1;", qr/"$_" in an upstream is not supported by this/ ] }
-        qw(least_conn hash random keepalive keepalive_timeout health_check
+        qw(least_conn hash random health_check
            zone)),
 );
 

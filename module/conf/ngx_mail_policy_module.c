@@ -22,6 +22,7 @@
 
 
 #include "ngx_mail_policy_directive.h"
+#include "ngx_mail_policy_keep.h"
 
 #include "ngx_mail_policy_smtp.h"
 
@@ -555,6 +556,7 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
     mcf = ngx_mail_policy_cycle_conf(cycle);
 
     if (mcf) {
+        ngx_mail_policy_keep_exit_process(&mcf->upstreams);
         ngx_mail_policy_store_exit_process(mcf->store);
     }
 }

@@ -30,7 +30,7 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 
-#include "ngx_mail_policy_relay.h"
+#include "ngx_mail_policy_keep.h"
 
 
 #define NGX_MAIL_POLICY_RELAY_LINGER   5000     /* for the reply to QUIT */
@@ -39,6 +39,7 @@
 static void ngx_mail_policy_relay_read_handler(ngx_event_t *rev);
 static void ngx_mail_policy_relay_write_handler(ngx_event_t *wev);
 static void ngx_mail_policy_relay_failure_handler(ngx_event_t *ev);
+static void ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay);
 static ngx_int_t ngx_mail_policy_relay_test_connect(
     ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_read(ngx_mail_policy_relay_t *relay);
@@ -197,6 +198,26 @@ ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay)
 }
 
 
+/*
+ * A worker is told to go, and calls each connection that is idle, outside of
+ * the event loop: QUIT goes out now, and the wait for its reply holds the
+ * worker, which would leave with the last timer.
+ */
+
+static void
+ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay)
+{
+    relay->pc.connection->close = 0;
+
+    ngx_mail_policy_keep_remove(relay);
+    ngx_mail_policy_relay_quit(relay);
+
+    if (!relay->closed) {
+        ngx_mail_policy_relay_write(relay);
+    }
+}
+
+
 /* the read event comes first when both are there: connect errors as well */
 
 static void
@@ -210,7 +231,10 @@ ngx_mail_policy_relay_read_handler(ngx_event_t *rev)
 
     relay->busy = 1;
 
-    if (c->close) {
+    if (c->close && relay->kept) {
+        ngx_mail_policy_relay_shutdown(relay);
+
+    } else if (c->close) {
         ngx_mail_policy_relay_fail_as(relay,
                                       NGX_MAIL_POLICY_RELAY_OURSELVES,
                                       "worker is shutting down");
@@ -669,9 +693,11 @@ ngx_mail_policy_relay_fail_as(ngx_mail_policy_relay_t *relay,
 
         /* a relay may close a connection that it has nothing to do on */
 
-        level = (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
-                 && !relay->in_transaction && ngx_queue_empty(&relay->sent)
-                 && ngx_queue_empty(&relay->waiting))
+        level = (relay->kept || relay->reused
+                 || (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
+                     && !relay->in_transaction
+                     && ngx_queue_empty(&relay->sent)
+                     && ngx_queue_empty(&relay->waiting)))
                 ? NGX_LOG_INFO : NGX_LOG_ERR;
 
         ngx_log_error(level, &relay->log, 0, "%s", why);
@@ -697,6 +723,14 @@ ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay)
 {
     if (relay->failure.posted) {
         ngx_delete_posted_event(&relay->failure);
+    }
+
+    if (relay->idle.timer_set) {
+        ngx_del_timer(&relay->idle);
+    }
+
+    if (relay->identity.data) {
+        ngx_free(relay->identity.data);
     }
 
     if (relay->pc.connection) {

@@ -37,6 +37,10 @@
 
 
 #define NGX_MAIL_POLICY_RELAY_BUFFER  4096
+#define NGX_MAIL_POLICY_IDENTITY      4096
+
+/* among the attributes that were sent: all were, and EHLO behind them */
+#define NGX_MAIL_POLICY_XCLIENT_DONE  (1U << 31)
 
 
 /* the stages of a dialogue, in their order */
@@ -69,6 +73,9 @@ typedef struct {
 
     /* body() took less than it was given: now it takes more */
     void    (*writable)(void *data);
+
+    /* it was left alone for a while (..._keep.h): the owner gives it back */
+    void    (*idle)(void *data);
 } ngx_mail_policy_relay_handlers_t;
 
 
@@ -139,6 +146,8 @@ typedef struct {
     ngx_mail_policy_relay_stage_e      stage;     /* of set-up; MAIL: ready */
     mpol_ehlo_t                        ehlo;
     ngx_uint_t                         xclient_sent;  /* attributes */
+    ngx_str_t                          identity;  /* what they said; on the
+                                                     heap */
 
     ngx_queue_t                        waiting;   /* commands not yet sent */
     ngx_queue_t                        sent;      /* awaiting their replies */
@@ -159,6 +168,12 @@ typedef struct {
     size_t                             in_len;
     u_char                             in[NGX_MAIL_POLICY_RELAY_BUFFER];
 
+    ngx_mail_policy_keep_t            *keep;      /* NULL: not to be kept */
+    ngx_queue_t                        kept_queue;
+    ngx_msec_t                         opened;
+    ngx_event_t                        idle;      /* timer: of no use to its
+                                                     owner; of no use at all */
+
     ngx_event_t                        failure;   /* posted */
     ngx_mail_policy_relay_cause_e      cause;     /* of it */
 
@@ -173,6 +188,9 @@ typedef struct {
     unsigned                           unable:1;  /* it lacks an extension that
                                                      MAIL needs: what reply()
                                                      gets then is our own */
+    unsigned                           reused:1;  /* and no reply to MAIL since:
+                                                     it may have been closed */
+    unsigned                           kept:1;    /* for another owner */
     unsigned                           blocked:1; /* body() waits */
     unsigned                           busy:1;    /* in a handler of ours */
     unsigned                           closed:1;  /* free when not busy */
@@ -282,6 +300,20 @@ ngx_int_t ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
  * all was sent; NGX_ERROR no memory.
  */
 ngx_int_t ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay);
+
+/*
+ * An identity is all that XCLIENT can say of a client and stays the same over
+ * its sessions: not its port.  identity(): its length in buf, of
+ * NGX_MAIL_POLICY_IDENTITY octets.  identified(): 1 if what the relay was told
+ * last is this, or if it is not told anything.  renewable(): 1 if it can be
+ * told another one.  renew(): tells it that of relay->envelope.
+ */
+size_t ngx_mail_policy_relay_identity(ngx_mail_policy_envelope_t *e,
+    u_char *buf);
+ngx_uint_t ngx_mail_policy_relay_identified(ngx_mail_policy_relay_t *relay,
+    u_char *identity, size_t len);
+ngx_uint_t ngx_mail_policy_relay_renewable(ngx_mail_policy_relay_t *relay);
+ngx_int_t ngx_mail_policy_relay_renew(ngx_mail_policy_relay_t *relay);
 
 /* room for n octets of output, or NULL; then tell how many were written */
 u_char *ngx_mail_policy_relay_reserve(ngx_mail_policy_relay_t *relay,

@@ -147,6 +147,7 @@ ngx_mail_policy_relay_reply(ngx_mail_policy_relay_t *relay,
     switch (stage) {
 
     case NGX_MAIL_POLICY_RELAY_MAIL:
+        relay->reused = (relay->reused && tag == NULL);
 
         /* a forgotten one has RSET behind it, and perhaps another MAIL */
 

@@ -8,10 +8,16 @@
  * From the relay's greeting to its readiness, one command at a time:
  *
  *   GREETING -220-> EHLO -250-> [ XCLIENT -220-> ... -> EHLO -250-> ] MAIL
+ *                                    ^                               |
+ *                                    +--- renew(): another client ---+
  *
  * XCLIENT (..._xclient.c) is spoken where the relay offers it and "xclient" is
  * on.  A relay that offers it and then refuses it is not used: mail would go
  * out under our own, trusted identity.
+ *
+ * Behind XCLIENT a relay has forgotten EHLO.  With XCLIENT's HELO Postfix would
+ * take MAIL without another one, but its checks of the name and its milters
+ * would not see it.
  */
 
 
@@ -142,7 +148,7 @@ ngx_mail_policy_relay_identify(ngx_mail_policy_relay_t *relay)
         return NGX_ERROR;
     }
 
-    relay->xclient_sent |= 1U << 31;
+    relay->xclient_sent |= NGX_MAIL_POLICY_XCLIENT_DONE;
 
     /* a client may call itself anything */
 
@@ -151,4 +157,22 @@ ngx_mail_policy_relay_identify(ngx_mail_policy_relay_t *relay)
     return ngx_mail_policy_relay_ehlo(relay,
                                       mpol_domain_valid(helo->data, helo->len)
                                       ? helo : &relay->conf->name);
+}
+
+
+/* ready, it is told of another client */
+
+ngx_int_t
+ngx_mail_policy_relay_renew(ngx_mail_policy_relay_t *relay)
+{
+    relay->xclient_sent = 0;
+
+    if (ngx_mail_policy_relay_identify(relay) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_mail_policy_relay_timers(relay);
+    ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
+
+    return NGX_OK;
 }

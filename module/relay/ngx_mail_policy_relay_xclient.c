@@ -7,7 +7,7 @@
 /*
  * XCLIENT (Postfix' XCLIENT_README): whom we speak for.  Only attributes that
  * the relay named, values in xtext, several commands where one would pass 512
- * octets.
+ * octets.  What was said is remembered as the connection's identity.
  *
  * No events arrive here; the set-up (..._setup.c) calls for each command.
  */
@@ -35,6 +35,7 @@ typedef struct {
 } ngx_mail_policy_xclient_t;
 
 
+static void ngx_mail_policy_relay_remember(ngx_mail_policy_relay_t *relay);
 static size_t ngx_mail_policy_xclient_attribute(
     ngx_mail_policy_xclient_t *x, ngx_mail_policy_envelope_t *e, u_char *buf);
 static void ngx_mail_policy_xclient_name(ngx_mail_policy_envelope_t *e,
@@ -72,6 +73,10 @@ ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
     ngx_mail_policy_xclient_t  *x;
     u_char                      buf[NGX_MAIL_POLICY_XCLIENT_LINE];
 
+    if (relay->xclient_sent == 0) {
+        ngx_mail_policy_relay_remember(relay);
+    }
+
     start = ngx_mail_policy_relay_reserve(relay, NGX_MAIL_POLICY_XCLIENT_LINE);
     if (start == NULL) {
         return NGX_ERROR;
@@ -87,7 +92,11 @@ ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
             continue;
         }
 
-        n = ngx_mail_policy_xclient_attribute(x, relay->envelope, buf);
+        /* a connection that is kept sees sessions with other ports */
+
+        n = ngx_mail_policy_xclient_attribute(x,
+                        (relay->keep && x->attribute == MPOL_XCLIENT_PORT)
+                        ? NULL : relay->envelope, buf);
 
         if ((size_t) (p - start) + n + 2 > NGX_MAIL_POLICY_XCLIENT_LINE) {
             break;
@@ -108,7 +117,82 @@ ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
 }
 
 
-/* " NAME=value" in buf, of NGX_MAIL_POLICY_XCLIENT_LINE octets */
+/* where there is no memory for it, the connection fits nobody */
+
+static void
+ngx_mail_policy_relay_remember(ngx_mail_policy_relay_t *relay)
+{
+    size_t  len;
+    u_char  buf[NGX_MAIL_POLICY_IDENTITY];
+
+    if (relay->identity.data) {
+        ngx_free(relay->identity.data);
+        ngx_str_null(&relay->identity);
+    }
+
+    len = ngx_mail_policy_relay_identity(relay->envelope, buf);
+
+    relay->identity.data = ngx_alloc(len, &relay->log);
+
+    if (relay->identity.data) {
+        relay->identity.len = len;
+        ngx_memcpy(relay->identity.data, buf, len);
+    }
+}
+
+
+size_t
+ngx_mail_policy_relay_identity(ngx_mail_policy_envelope_t *e, u_char *buf)
+{
+    u_char                     *p;
+    ngx_mail_policy_xclient_t  *x;
+
+    p = buf;
+
+    for (x = ngx_mail_policy_xclient; x->name.len; x++) {
+        if (x->attribute != MPOL_XCLIENT_PORT) {
+            p += ngx_mail_policy_xclient_attribute(x, e, p);
+        }
+    }
+
+    /* EHLO has it as it is; at most 255 octets */
+
+    *p++ = ' ';
+    p = ngx_cpymem(p, e->helo.data, e->helo.len);
+
+    return p - buf;
+}
+
+
+ngx_uint_t
+ngx_mail_policy_relay_identified(ngx_mail_policy_relay_t *relay,
+    u_char *identity, size_t len)
+{
+    return relay->xclient_sent == 0
+           || (relay->identity.len == len
+               && ngx_memcmp(relay->identity.data, identity, len) == 0);
+}
+
+
+/*
+ * Postfix asks anew, behind XCLIENT, whether the client - that of XCLIENT -
+ * may use it, and offers it or not.  What the relay does not take any more,
+ * would stay with the next client.
+ */
+
+ngx_uint_t
+ngx_mail_policy_relay_renewable(ngx_mail_policy_relay_t *relay)
+{
+    return (relay->ehlo.extensions & MPOL_RELAY_XCLIENT)
+           && !(relay->xclient_sent & ~NGX_MAIL_POLICY_XCLIENT_DONE
+                & ~relay->ehlo.xclient);
+}
+
+
+/*
+ * " NAME=value" in buf, of NGX_MAIL_POLICY_XCLIENT_LINE octets; e: NULL if the
+ * value is not told
+ */
 
 static size_t
 ngx_mail_policy_xclient_attribute(ngx_mail_policy_xclient_t *x,
@@ -120,7 +204,10 @@ ngx_mail_policy_xclient_attribute(ngx_mail_policy_xclient_t *x,
     u_char     text[NGX_MAIL_POLICY_XCLIENT_VALUE];
 
     ngx_str_null(&value);
-    x->value(e, &value, text);
+
+    if (e) {
+        x->value(e, &value, text);
+    }
 
     p = ngx_sprintf(buf, " %V=", &x->name);
     room = NGX_MAIL_POLICY_XCLIENT_LINE - sizeof("XCLIENT" CRLF) - (p - buf);

@@ -38,10 +38,6 @@ static char  *ngx_mail_policy_upstream_later[] = {
     "hash",
     "health_check",
     "ip_hash",
-    "keepalive",
-    "keepalive_requests",
-    "keepalive_time",
-    "keepalive_timeout",
     "least_conn",
     "least_time",
     "random",
@@ -158,6 +154,10 @@ ngx_mail_policy_upstream_entry(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
 
         return ngx_mail_policy_upstream_server(cf, upstream);
+    }
+
+    if (ngx_strncmp(value[0].data, "keepalive", sizeof("keepalive") - 1) == 0) {
+        return ngx_mail_policy_keep_directive(cf, &upstream->keep);
     }
 
     for (later = ngx_mail_policy_upstream_later; *later; later++) {
@@ -361,6 +361,7 @@ ngx_mail_policy_upstream_create(ngx_conf_t *cf, ngx_array_t *upstreams,
     }
 
     upstream->name = *name;
+    ngx_mail_policy_keep_init(&upstream->keep);
     upstream->file = cf->conf_file->file.name.data;
     upstream->line = cf->conf_file->line;
 

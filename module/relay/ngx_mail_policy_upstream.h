@@ -20,6 +20,7 @@
 #include <ngx_event.h>
 
 #include "mpol_reply.h"
+#include "ngx_mail_policy_keep_conf.h"
 
 
 typedef struct {
@@ -51,6 +52,8 @@ typedef struct {
     ngx_str_t         name;
     ngx_array_t       peers;            /* ngx_mail_policy_peer_t; at most 64
                                            so that "tried" is one word */
+    ngx_mail_policy_keep_t  keep;
+
     u_char           *file;             /* where it was defined */
     ngx_uint_t        line;
     unsigned          implicit:1;       /* from "proxy_pass host:port" */

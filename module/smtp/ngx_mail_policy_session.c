@@ -618,7 +618,7 @@ ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
     /* what the relay was told of the client may be true no more */
 
     if (s->relay) {
-        ngx_mail_policy_relay_quit(s->relay);
+        ngx_mail_policy_keep_put(s->relay);
         s->relay = NULL;
     }
 
@@ -652,7 +652,7 @@ ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
     }
 
     if (s->relay) {
-        ngx_mail_policy_relay_quit(s->relay);
+        ngx_mail_policy_keep_put(s->relay);
         s->relay = NULL;
     }
 }

@@ -29,6 +29,7 @@
 #include "ngx_mail_policy_check.h"
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_keep.h"
 #include "ngx_mail_policy_log.h"
 #include "ngx_mail_policy_relay.h"
 
@@ -107,6 +108,7 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_upstream_t     *upstream;
     ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
     uint64_t                        tried;  /* peers of it */
+    ngx_mail_policy_peer_t         *again;  /* to be asked once more */
     ngx_msec_t                      delayed;    /* by limits */
 
     mpol_header_t                   header;
@@ -190,7 +192,6 @@ struct ngx_mail_policy_session_s {
     ngx_mail_policy_transaction_t  *transaction;
     ngx_mail_policy_relay_t        *relay;
     ngx_mail_policy_upstream_t     *relay_upstream;
-    ngx_uint_t                      relay_reused;
 
     ngx_mail_policy_auth_t         *auth;
     ngx_uint_t                      auth_state;

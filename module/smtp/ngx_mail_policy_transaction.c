@@ -253,7 +253,7 @@ ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_upstream_t *upstream)
 {
     if (t->session->relay && t->mail_asked) {
-        ngx_mail_policy_relay_close(t->session->relay);
+        ngx_mail_policy_keep_put(t->session->relay);
         t->session->relay = NULL;
     }
 
@@ -429,6 +429,9 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
         } else if (ngx_mail_policy_relay_rset(s->relay) != NGX_OK) {
             ngx_mail_policy_relay_close(s->relay);
             s->relay = NULL;
+
+        } else {
+            ngx_mail_policy_keep_rest(s->relay);
         }
     }
 

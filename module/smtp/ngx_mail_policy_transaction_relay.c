@@ -10,7 +10,9 @@
  *
  * Until the client has been told anything that the relay said (relay_told), a
  * failed relay is replaced by the next one of its group, from MAIL on; after
- * that the rest of the transaction is deferred.
+ * that the rest of the transaction is deferred.  One that had been used before
+ * and is lost without a reply to MAIL may have been closed while nobody used
+ * it: then the same relay is asked again, by a new connection.
  *
  * Events: the relay's replies, its failure, its room for more of the body.
  */
@@ -42,6 +44,7 @@ static void ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text);
 static void ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_relay_writable(void *data);
+static void ngx_mail_policy_relay_idle(void *data);
 
 
 static ngx_str_t  ngx_mail_policy_relay_refuses_us =
@@ -51,7 +54,8 @@ static ngx_str_t  ngx_mail_policy_relay_refuses_us =
 static ngx_mail_policy_relay_handlers_t  ngx_mail_policy_relay_handlers = {
     ngx_mail_policy_relay_replied,
     ngx_mail_policy_relay_failed,
-    ngx_mail_policy_relay_writable
+    ngx_mail_policy_relay_writable,
+    ngx_mail_policy_relay_idle
 };
 
 
@@ -72,13 +76,11 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
 
     if (s->relay
         && (s->relay_upstream != t->upstream
-            || !ngx_mail_policy_relay_reusable(s->relay)))
+            || !ngx_mail_policy_keep_again(s->relay, &s->envelope)))
     {
-        ngx_mail_policy_relay_quit(s->relay);
+        ngx_mail_policy_keep_put(s->relay);
         s->relay = NULL;
     }
-
-    s->relay_reused = (s->relay != NULL);
 
     if (s->relay == NULL
         && ngx_mail_policy_transaction_connect(t) != NGX_OK)
@@ -107,17 +109,32 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
-    do {
-        peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
-        if (peer == NULL) {
-            return NGX_ERROR;
-        }
+    peer = t->again;
+    t->again = NULL;
 
-    } while (ngx_mail_policy_relay_is_us(s->connection, peer));
+    if (peer == NULL) {
 
-    s->relay = ngx_mail_policy_relay_open(s->conf->relay_conf, peer,
-                                          &s->envelope,
-                                          &ngx_mail_policy_relay_handlers, s);
+        do {
+            peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
+            if (peer == NULL) {
+                return NGX_ERROR;
+            }
+
+        } while (ngx_mail_policy_relay_is_us(s->connection, peer));
+
+        s->relay = ngx_mail_policy_keep_get(t->upstream, s->conf->relay_conf,
+                                            peer, &s->envelope,
+                                            &ngx_mail_policy_relay_handlers,
+                                            s);
+    }
+
+    if (s->relay == NULL) {
+        s->relay = ngx_mail_policy_keep_open(t->upstream, s->conf->relay_conf,
+                                             peer, &s->envelope,
+                                             &ngx_mail_policy_relay_handlers,
+                                             s);
+    }
+
     if (s->relay == NULL) {
         return NGX_ERROR;
     }
@@ -199,8 +216,7 @@ ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
 
         /* another one of the group may be able to */
 
-        (void) ngx_mail_policy_relay_rset(t->session->relay);
-        ngx_mail_policy_relay_quit(t->session->relay);
+        ngx_mail_policy_keep_put(t->session->relay);
         t->session->relay = NULL;
 
         ngx_mail_policy_relay_next(t, reply->code, &text);
@@ -269,12 +285,18 @@ ngx_mail_policy_relay_data_replied(ngx_mail_policy_transaction_t *t,
 static void
 ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
 {
+    ngx_uint_t                      stale;
     ngx_mail_policy_peer_t         *peer;
     ngx_mail_policy_session_t      *s = data;
     ngx_mail_policy_transaction_t  *t;
 
     peer = s->relay->peer;
     t = s->transaction;
+
+    /* it was used before, and the relay may have closed it meanwhile */
+
+    stale = (s->relay->reused
+             && s->relay->cause != NGX_MAIL_POLICY_RELAY_TIMEOUT);
 
     ngx_mail_policy_relay_close(s->relay);
     s->relay = NULL;
@@ -287,7 +309,7 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
 
     ngx_mail_policy_record_tried(&t->record, 0);
 
-    if (!s->relay_reused || t->mail_relayed) {
+    if (!stale) {
         ngx_mail_policy_upstream_report(peer, 1);
     }
 
@@ -301,7 +323,12 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         return;
     }
 
-    t->peer_failed = 1;
+    if (stale) {
+        t->again = peer;
+
+    } else {
+        t->peer_failed = 1;
+    }
 
     ngx_mail_policy_relay_next(t, 451,
                                (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
@@ -382,4 +409,16 @@ ngx_mail_policy_relay_writable(void *data)
     ngx_mail_policy_session_t  *s = data;
 
     ngx_mail_policy_session_resume(s);
+}
+
+
+/* no transaction uses it */
+
+static void
+ngx_mail_policy_relay_idle(void *data)
+{
+    ngx_mail_policy_session_t  *s = data;
+
+    ngx_mail_policy_keep_put(s->relay);
+    s->relay = NULL;
 }
