@@ -13,7 +13,7 @@
  */
 
 
-#include "ngx_mail_policy_directive.h"
+#include "ngx_mail_policy_proxy.h"
 
 
 extern ngx_module_t  ngx_mail_proxy_module;
@@ -29,14 +29,6 @@ extern ngx_module_t  ngx_mail_proxy_module;
  */
 
 #define NGX_MAIL_POLICY_REPLY_TIMEOUT    300000
-
-
-typedef struct {
-    ngx_msec_t                     connect_timeout;
-    ngx_msec_t                     final_timeout;
-
-    ngx_mail_policy_relay_conf_t   relay;       /* what comes of it */
-} ngx_mail_policy_proxy_conf_t;
 
 
 static void *ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf);
@@ -60,6 +52,23 @@ static ngx_conf_post_t  ngx_mail_policy_final_timeout_post = {
 };
 
 
+static ngx_conf_enum_t  ngx_mail_policy_proxy_starttls[] = {
+    { ngx_string("off"), NGX_MAIL_POLICY_STARTTLS_OFF },
+    { ngx_string("on"), NGX_MAIL_POLICY_STARTTLS_ON },
+    { ngx_string("required"), NGX_MAIL_POLICY_STARTTLS_REQUIRED },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_bitmask_t  ngx_mail_policy_proxy_ssl_protocols[] = {
+    { ngx_string("TLSv1"), NGX_SSL_TLSv1 },
+    { ngx_string("TLSv1.1"), NGX_SSL_TLSv1_1 },
+    { ngx_string("TLSv1.2"), NGX_SSL_TLSv1_2 },
+    { ngx_string("TLSv1.3"), NGX_SSL_TLSv1_3 },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
 
     { ngx_string("proxy_connect_timeout"),
@@ -75,6 +84,111 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_proxy_conf_t, final_timeout),
       &ngx_mail_policy_final_timeout_post },
+
+    { ngx_string("proxy_ssl"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl),
+      NULL },
+
+    { ngx_string("proxy_starttls"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, starttls),
+      &ngx_mail_policy_proxy_starttls },
+
+    { ngx_string("proxy_ssl_protocols"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_conf_set_bitmask_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_protocols),
+      &ngx_mail_policy_proxy_ssl_protocols },
+
+    { ngx_string("proxy_ssl_ciphers"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_ciphers),
+      NULL },
+
+    { ngx_string("proxy_ssl_conf_command"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE2,
+      ngx_conf_set_keyval_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_conf_commands),
+      NULL },
+
+    { ngx_string("proxy_ssl_certificate"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_certificate),
+      NULL },
+
+    { ngx_string("proxy_ssl_certificate_key"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_certificate_key),
+      NULL },
+
+    { ngx_string("proxy_ssl_password_file"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_proxy_ssl_passwords,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("proxy_ssl_name"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_name),
+      NULL },
+
+    { ngx_string("proxy_ssl_server_name"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_server_name),
+      NULL },
+
+    { ngx_string("proxy_ssl_session_reuse"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_session_reuse),
+      NULL },
+
+    { ngx_string("proxy_ssl_verify"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_verify),
+      NULL },
+
+    { ngx_string("proxy_ssl_verify_depth"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_verify_depth),
+      NULL },
+
+    { ngx_string("proxy_ssl_trusted_certificate"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_trusted_certificate),
+      NULL },
+
+    { ngx_string("proxy_ssl_crl"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, ssl_crl),
+      NULL },
 
       ngx_null_command
 };
@@ -120,6 +234,8 @@ ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf)
     conf->connect_timeout = NGX_CONF_UNSET_MSEC;
     conf->final_timeout = NGX_CONF_UNSET_MSEC;
 
+    ngx_mail_policy_proxy_ssl_create(conf);
+
     return conf;
 }
 
@@ -139,6 +255,8 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->final_timeout, prev->final_timeout,
                               NGX_MAIL_POLICY_FINAL_TIMEOUT);
 
+    ngx_mail_policy_proxy_ssl_merge(conf, prev);
+
     pscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_policy_module);
 
     if (!pscf->policy) {
@@ -155,7 +273,9 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     relay->name = cscf->server_name;
     relay->log = cscf->error_log;
 
-    if (ngx_mail_policy_proxy_stock(cf, conf) != NGX_OK) {
+    if (ngx_mail_policy_proxy_stock(cf, conf) != NGX_OK
+        || ngx_mail_policy_proxy_ssl_init(cf, conf) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 

@@ -36,8 +36,6 @@
 #define NGX_MAIL_POLICY_RELAY_LINGER   5000     /* for the reply to QUIT */
 
 
-static void ngx_mail_policy_relay_read_handler(ngx_event_t *rev);
-static void ngx_mail_policy_relay_write_handler(ngx_event_t *wev);
 static void ngx_mail_policy_relay_failure_handler(ngx_event_t *ev);
 static void ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay);
 static ngx_int_t ngx_mail_policy_relay_test_connect(
@@ -140,8 +138,6 @@ ngx_mail_policy_relay_open(const ngx_mail_policy_relay_conf_t *conf,
 ngx_uint_t
 ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 {
-    u_char  octet;
-
     if (relay->failing || relay->closed || relay->in_body || relay->spent) {
         return 0;
     }
@@ -150,7 +146,7 @@ ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 
     if (ngx_queue_empty(&relay->sent)
         && (relay->in_len
-            || recv(relay->pc.connection->fd, &octet, 1, MSG_PEEK) != -1))
+            || ngx_mail_policy_relay_heard(relay)))
     {
         return 0;
     }
@@ -220,7 +216,7 @@ ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay)
 
 /* the read event comes first when both are there: connect errors as well */
 
-static void
+void
 ngx_mail_policy_relay_read_handler(ngx_event_t *rev)
 {
     ngx_connection_t         *c;
@@ -253,7 +249,7 @@ ngx_mail_policy_relay_read_handler(ngx_event_t *rev)
 }
 
 
-static void
+void
 ngx_mail_policy_relay_write_handler(ngx_event_t *wev)
 {
     ngx_connection_t         *c;
@@ -362,8 +358,11 @@ ngx_mail_policy_relay_test_connect(ngx_mail_policy_relay_t *relay)
         return NGX_ERROR;
     }
 
-    relay->stage = NGX_MAIL_POLICY_RELAY_GREETING;
-    relay->log.action = "reading the relay's greeting";
+    if (ngx_mail_policy_relay_connected(relay) != NGX_OK) {
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_OURSELVES,
+                                      "no memory");
+        return NGX_ERROR;
+    }
 
     if (c->write->timer_set) {
         ngx_del_timer(c->write);
@@ -389,6 +388,12 @@ ngx_mail_policy_relay_read(ngx_mail_policy_relay_t *relay)
     c = relay->pc.connection;
 
     while (!relay->failing && !relay->closed) {
+
+        /* from here on it is OpenSSL that reads */
+
+        if (relay->stage == NGX_MAIL_POLICY_RELAY_TLS) {
+            return;
+        }
 
         if (relay->in_len == NGX_MAIL_POLICY_RELAY_BUFFER) {
             ngx_mail_policy_relay_fail_as(relay,
@@ -504,6 +509,11 @@ ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay)
     }
 
     if (ngx_mail_policy_relay_flush(relay) != NGX_OK) {
+        return;
+    }
+
+    if (relay->stage == NGX_MAIL_POLICY_RELAY_TLS) {
+        ngx_mail_policy_relay_tls(relay);
         return;
     }
 
@@ -630,7 +640,9 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
     c = relay->pc.connection;
 
     timeout = (relay->stage == NGX_MAIL_POLICY_RELAY_QUIT)
-              ? NGX_MAIL_POLICY_RELAY_LINGER : relay->conf->reply_timeout;
+              ? NGX_MAIL_POLICY_RELAY_LINGER
+              : (relay->stage == NGX_MAIL_POLICY_RELAY_TLS)
+                ? relay->conf->connect_timeout : relay->conf->reply_timeout;
 
     if (relay->blocked) {
 
@@ -721,6 +733,8 @@ ngx_mail_policy_relay_leave(ngx_mail_policy_relay_t *relay)
 static void
 ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay)
 {
+    ngx_connection_t  *c;
+
     if (relay->failure.posted) {
         ngx_delete_posted_event(&relay->failure);
     }
@@ -733,8 +747,16 @@ ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay)
         ngx_free(relay->identity.data);
     }
 
-    if (relay->pc.connection) {
-        ngx_close_connection(relay->pc.connection);
+    c = relay->pc.connection;
+
+    if (c) {
+
+        if (c->ssl) {
+            ngx_mail_policy_tls_close(c, relay->stage
+                                         == NGX_MAIL_POLICY_RELAY_QUIT);
+        }
+
+        ngx_close_connection(c);
     }
 
     if (relay->out) {

@@ -33,6 +33,7 @@
 #include "mpol_pace.h"
 #include "mpol_reply.h"
 #include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_tls.h"
 #include "ngx_mail_policy_upstream.h"
 
 
@@ -46,9 +47,13 @@
 /* the stages of a dialogue, in their order */
 typedef enum {
     NGX_MAIL_POLICY_RELAY_CONNECT = 0,
+    NGX_MAIL_POLICY_RELAY_TLS,              /* the handshake; behind STARTTLS
+                                               as well */
     NGX_MAIL_POLICY_RELAY_GREETING,
     NGX_MAIL_POLICY_RELAY_EHLO,
+    NGX_MAIL_POLICY_RELAY_STARTTLS,
     NGX_MAIL_POLICY_RELAY_XCLIENT,
+    NGX_MAIL_POLICY_RELAY_AUTH,
     NGX_MAIL_POLICY_RELAY_MAIL,
     NGX_MAIL_POLICY_RELAY_RCPT,
     NGX_MAIL_POLICY_RELAY_DATA,
@@ -79,6 +84,12 @@ typedef struct {
 } ngx_mail_policy_relay_handlers_t;
 
 
+/* proxy_starttls */
+#define NGX_MAIL_POLICY_STARTTLS_OFF       0
+#define NGX_MAIL_POLICY_STARTTLS_ON        1
+#define NGX_MAIL_POLICY_STARTTLS_REQUIRED  2
+
+
 /* of a server; lives as long as the cycle, and longer than any relay */
 typedef struct {
     ngx_msec_t                         connect_timeout;
@@ -86,6 +97,14 @@ typedef struct {
     ngx_msec_t                         final_timeout;
     size_t                             min_data_rate; /* that it takes */
     ngx_uint_t                         xclient;   /* use it where offered */
+    ngx_uint_t                         starttls;  /* ..._STARTTLS_... */
+    ngx_ssl_t                         *ssl;       /* NULL: always in clear */
+    ngx_mail_policy_tls_sessions_t    *ssl_sessions;  /* NULL: not kept */
+    ngx_str_t                          ssl_name;  /* empty: as the peer's
+                                                     "server" says */
+    unsigned                           ssl_at_once:1; /* without STARTTLS */
+    unsigned                           ssl_verify:1;
+    unsigned                           ssl_server_name:1; /* SNI */
     ngx_str_t                          name;      /* ours, for EHLO */
     ngx_log_t                         *log;       /* the server's, not the
                                                      session's */
@@ -149,6 +168,10 @@ typedef struct {
     ngx_str_t                          identity;  /* what they said; on the
                                                      heap */
 
+    ngx_str_t                          host;      /* of TLS: a name or an
+                                                     address */
+    ngx_str_t                          session_key;
+
     ngx_queue_t                        waiting;   /* commands not yet sent */
     ngx_queue_t                        sent;      /* awaiting their replies */
     ngx_queue_t                        free;
@@ -181,6 +204,9 @@ typedef struct {
     unsigned                           in_body:1; /* from 354 or chunks() to
                                                      final() */
     unsigned                           listening:1; /* for chunks' replies */
+    unsigned                           trusted:1; /* TLS, as it should be */
+    unsigned                           clear:1;   /* no TLS, and it need not
+                                                     be */
     unsigned                           spent:1;   /* not to be used again */
     unsigned                           bound:1;   /* it carries its client's
                                                      identity for good: for no
@@ -290,6 +316,21 @@ void ngx_mail_policy_relay_chunk_reply(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply);
 void ngx_mail_policy_relay_early_reply(ngx_mail_policy_relay_t *relay,
     mpol_reply_t *reply);
+
+/* the connection stands: what comes first */
+ngx_int_t ngx_mail_policy_relay_connected(ngx_mail_policy_relay_t *relay);
+
+/* all has gone out that was to be said in clear: the handshake */
+void ngx_mail_policy_relay_tls(ngx_mail_policy_relay_t *relay);
+
+/* it is done: NGX_OK, or NGX_ERROR no memory */
+ngx_int_t ngx_mail_policy_relay_secured(ngx_mail_policy_relay_t *relay);
+
+/* 1 if the relay has said something that is not read yet, or has closed */
+ngx_uint_t ngx_mail_policy_relay_heard(ngx_mail_policy_relay_t *relay);
+
+void ngx_mail_policy_relay_read_handler(ngx_event_t *rev);
+void ngx_mail_policy_relay_write_handler(ngx_event_t *wev);
 
 /* the reply in relay->in, at set-up: NGX_OK go on, NGX_ERROR it is no use */
 ngx_int_t ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,

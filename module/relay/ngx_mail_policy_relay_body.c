@@ -75,6 +75,14 @@ ngx_mail_policy_relay_body(ngx_mail_policy_relay_t *relay, u_char *data,
         return 0;
     }
 
+    /* commands first; of what is on its way TLS has made a record already */
+
+    if (relay->out_sent < relay->out_len) {
+        relay->blocked = 1;
+        relay->blocked_since = ngx_current_msec;
+        return 0;
+    }
+
     /* it is the client who has moved: the relay's time goes on */
 
     if (relay->blocked && !c->write->ready) {
@@ -136,7 +144,8 @@ ngx_mail_policy_relay_listen(ngx_mail_policy_relay_t *relay)
     c = relay->pc.connection;
 
     if (recv(c->fd, &octet, 1, MSG_PEEK) != -1
-        || ngx_socket_errno != NGX_EAGAIN)
+        || ngx_socket_errno != NGX_EAGAIN
+        || (c->ssl && SSL_pending(c->ssl->connection)))
     {
         c->read->ready = 1;
         c->read->available = -1;

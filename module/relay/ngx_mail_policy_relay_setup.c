@@ -7,9 +7,11 @@
 /*
  * From the relay's greeting to its readiness, one command at a time:
  *
- *   GREETING -220-> EHLO -250-> [ XCLIENT -220-> ... -> EHLO -250-> ] MAIL
- *                                    ^                               |
- *                                    +--- renew(): another client ---+
+ *   [ TLS -> ] GREETING -220-> EHLO -250->
+ *       [ STARTTLS -220-> TLS -> EHLO -250-> ]
+ *       [ XCLIENT -220-> ... -> EHLO -250-> ] MAIL
+ *            ^                                  |
+ *            +---- renew(): another client -----+
  *
  * XCLIENT (..._xclient.c) is spoken where the relay offers it and "xclient" is
  * on.  A relay that offers it and then refuses it is not used: mail would go
@@ -30,10 +32,49 @@
 #include "ngx_mail_policy_relay.h"
 
 
+static ngx_int_t ngx_mail_policy_relay_offered(
+    ngx_mail_policy_relay_t *relay);
+static ngx_int_t ngx_mail_policy_relay_starttls(
+    ngx_mail_policy_relay_t *relay);
 static ngx_int_t ngx_mail_policy_relay_ehlo(ngx_mail_policy_relay_t *relay,
     const ngx_str_t *name);
 static ngx_int_t ngx_mail_policy_relay_identify(
     ngx_mail_policy_relay_t *relay);
+
+
+ngx_int_t
+ngx_mail_policy_relay_connected(ngx_mail_policy_relay_t *relay)
+{
+    if (relay->conf->ssl_at_once) {
+        relay->stage = NGX_MAIL_POLICY_RELAY_TLS;
+        ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
+
+        return NGX_OK;
+    }
+
+    relay->stage = NGX_MAIL_POLICY_RELAY_GREETING;
+    relay->log.action = "reading the relay's greeting";
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_mail_policy_relay_secured(ngx_mail_policy_relay_t *relay)
+{
+    if (relay->conf->ssl_at_once) {
+        relay->stage = NGX_MAIL_POLICY_RELAY_GREETING;
+        relay->log.action = "reading the relay's greeting";
+
+        return NGX_OK;
+    }
+
+    /* RFC 3207, section 4.2: what was said in clear is worth nothing */
+
+    ngx_memzero(&relay->ehlo, sizeof(mpol_ehlo_t));
+
+    return ngx_mail_policy_relay_ehlo(relay, &relay->conf->name);
+}
 
 
 ngx_int_t
@@ -62,20 +103,28 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
         }
 
         mpol_ehlo_parse(relay->in, relay->in_len, &relay->ehlo);
-        ngx_mail_policy_upstream_learn(relay->peer, &relay->ehlo);
 
-        if (relay->conf->xclient
-            && (relay->ehlo.extensions & MPOL_RELAY_XCLIENT)
-            && relay->xclient_sent == 0 && relay->ehlo.xclient)
-        {
-            rc = ngx_mail_policy_relay_identify(relay);
+        rc = ngx_mail_policy_relay_offered(relay);
+        break;
+
+    case NGX_MAIL_POLICY_RELAY_STARTTLS:
+
+        if (reply->code == 220) {
+            relay->stage = NGX_MAIL_POLICY_RELAY_TLS;
+            rc = NGX_OK;
             break;
         }
 
-        relay->stage = NGX_MAIL_POLICY_RELAY_MAIL;
-        relay->log.action = "talking to relay";
+        if (reply->code < 400 || reply->code == 421
+            || relay->conf->starttls == NGX_MAIL_POLICY_STARTTLS_REQUIRED)
+        {
+            rc = NGX_ERROR;
+            break;
+        }
 
-        rc = NGX_OK;
+        relay->clear = 1;
+
+        rc = ngx_mail_policy_relay_offered(relay);
         break;
 
     case NGX_MAIL_POLICY_RELAY_XCLIENT:
@@ -101,6 +150,65 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
     }
 
     ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
+
+    return NGX_OK;
+}
+
+
+/* EHLO was answered: what there is to do before mail */
+
+static ngx_int_t
+ngx_mail_policy_relay_offered(ngx_mail_policy_relay_t *relay)
+{
+    if (relay->conf->starttls != NGX_MAIL_POLICY_STARTTLS_OFF
+        && !relay->pc.connection->ssl && !relay->clear)
+    {
+        if (relay->ehlo.extensions & MPOL_RELAY_STARTTLS) {
+            return ngx_mail_policy_relay_starttls(relay);
+        }
+
+        if (relay->conf->starttls == NGX_MAIL_POLICY_STARTTLS_REQUIRED) {
+            relay->stage = NGX_MAIL_POLICY_RELAY_STARTTLS;
+            ngx_mail_policy_relay_fail_as(relay,
+                                          NGX_MAIL_POLICY_RELAY_REFUSED,
+                                          "relay does not offer STARTTLS");
+            return NGX_OK;
+        }
+
+        relay->clear = 1;
+    }
+
+    if (relay->conf->xclient
+        && (relay->ehlo.extensions & MPOL_RELAY_XCLIENT)
+        && relay->xclient_sent == 0 && relay->ehlo.xclient)
+    {
+        return ngx_mail_policy_relay_identify(relay);
+    }
+
+    ngx_mail_policy_upstream_learn(relay->peer, &relay->ehlo);
+
+    relay->stage = NGX_MAIL_POLICY_RELAY_MAIL;
+    relay->log.action = "talking to relay";
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_relay_starttls(ngx_mail_policy_relay_t *relay)
+{
+    u_char  *p;
+
+    p = ngx_mail_policy_relay_reserve(relay, sizeof("STARTTLS" CRLF) - 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(p, "STARTTLS" CRLF, sizeof("STARTTLS" CRLF) - 1);
+    ngx_mail_policy_relay_written(relay, sizeof("STARTTLS" CRLF) - 1);
+
+    relay->stage = NGX_MAIL_POLICY_RELAY_STARTTLS;
+    relay->log.action = "sending STARTTLS to relay";
 
     return NGX_OK;
 }

@@ -40,6 +40,8 @@ static void ngx_mail_policy_relay_data_replied(
     ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
 static void ngx_mail_policy_relay_failed(void *data,
     ngx_mail_policy_relay_stage_e stage);
+static ngx_str_t *ngx_mail_policy_relay_failure(
+    ngx_mail_policy_relay_stage_e stage);
 static void ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text);
 static void ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t);
@@ -49,6 +51,10 @@ static void ngx_mail_policy_relay_idle(void *data);
 
 static ngx_str_t  ngx_mail_policy_relay_refuses_us =
     ngx_string("451 4.3.5 Relay configuration problem, try again later");
+
+
+static ngx_str_t  ngx_mail_policy_relay_insecure =
+    ngx_string("451 4.7.5 No secure connection to the relay, try again later");
 
 
 static ngx_mail_policy_relay_handlers_t  ngx_mail_policy_relay_handlers = {
@@ -330,12 +336,29 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         t->peer_failed = 1;
     }
 
-    ngx_mail_policy_relay_next(t, 451,
-                               (stage == NGX_MAIL_POLICY_RELAY_XCLIENT)
-                               ? &ngx_mail_policy_relay_refuses_us
-                               : (stage < NGX_MAIL_POLICY_RELAY_MAIL)
-                                 ? &ngx_mail_policy_no_relay
-                                 : &ngx_mail_policy_relay_lost);
+    ngx_mail_policy_relay_next(t, 451, ngx_mail_policy_relay_failure(stage));
+}
+
+
+/* what the client is told: nothing of what the relay has against us */
+
+static ngx_str_t *
+ngx_mail_policy_relay_failure(ngx_mail_policy_relay_stage_e stage)
+{
+    switch (stage) {
+
+    case NGX_MAIL_POLICY_RELAY_TLS:
+    case NGX_MAIL_POLICY_RELAY_STARTTLS:
+        return &ngx_mail_policy_relay_insecure;
+
+    case NGX_MAIL_POLICY_RELAY_XCLIENT:
+    case NGX_MAIL_POLICY_RELAY_AUTH:
+        return &ngx_mail_policy_relay_refuses_us;
+
+    default:
+        return (stage < NGX_MAIL_POLICY_RELAY_MAIL)
+               ? &ngx_mail_policy_no_relay : &ngx_mail_policy_relay_lost;
+    }
 }
 
 

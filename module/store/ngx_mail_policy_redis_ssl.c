@@ -25,6 +25,7 @@
 
 #include "ngx_mail_policy_redis_node.h"
 #include "ngx_mail_policy_store_conf.h"
+#include "ngx_mail_policy_tls.h"
 
 
 #define NGX_MAIL_POLICY_REDIS_SSL_DEPTH  4
@@ -35,9 +36,6 @@ static ngx_int_t ngx_mail_policy_redis_ssl_trusts(
     ngx_mail_policy_redis_conn_t *conn);
 static ngx_str_t ngx_mail_policy_redis_ssl_host(
     ngx_mail_policy_redis_conn_t *conn, u_char *buf);
-static ngx_uint_t ngx_mail_policy_redis_ssl_is_address(ngx_str_t *host);
-static ngx_int_t ngx_mail_policy_redis_ssl_check_address(ngx_connection_t *c,
-    ngx_str_t *host);
 
 
 ngx_int_t
@@ -121,10 +119,7 @@ ngx_mail_policy_redis_ssl_connect(ngx_mail_policy_redis_conn_t *conn)
 
     host = ngx_mail_policy_redis_ssl_host(conn, buf);
 
-    if (host.len && !ngx_mail_policy_redis_ssl_is_address(&host)
-        && SSL_set_tlsext_host_name(c->ssl->connection, (char *) host.data)
-           == 0)
-    {
+    if (ngx_mail_policy_tls_server_name(c, &host) != NGX_OK) {
         ngx_mail_policy_redis_down(conn, 0, "no memory");
         return NGX_ERROR;
     }
@@ -187,7 +182,6 @@ ngx_mail_policy_redis_ssl_trusts(ngx_mail_policy_redis_conn_t *conn)
 {
     long               rc;
     u_char             buf[NGX_SOCKADDR_STRLEN], *last;
-    ngx_int_t          name;
     ngx_str_t          host;
     ngx_connection_t  *c;
 
@@ -205,11 +199,7 @@ ngx_mail_policy_redis_ssl_trusts(ngx_mail_policy_redis_conn_t *conn)
 
     host = ngx_mail_policy_redis_ssl_host(conn, buf);
 
-    name = ngx_mail_policy_redis_ssl_is_address(&host)
-           ? ngx_mail_policy_redis_ssl_check_address(c, &host)
-           : ngx_ssl_check_host(c, &host);
-
-    if (name != NGX_OK) {
+    if (ngx_mail_policy_tls_check_host(c, &host) != NGX_OK) {
         *ngx_snprintf(conn->why, last - conn->why,
                       "its certificate is not for \"%V\"", &host) = '\0';
         return NGX_ERROR;
@@ -242,7 +232,7 @@ ngx_mail_policy_redis_ssl_host(ngx_mail_policy_redis_conn_t *conn,
         return addr->host;
     }
 
-    if (!ngx_mail_policy_redis_ssl_is_address(&redis->host)) {
+    if (!ngx_mail_policy_tls_is_address(&redis->host)) {
         return redis->host;
     }
 
@@ -255,48 +245,12 @@ ngx_mail_policy_redis_ssl_host(ngx_mail_policy_redis_conn_t *conn,
 }
 
 
-static ngx_uint_t
-ngx_mail_policy_redis_ssl_is_address(ngx_str_t *host)
-{
-    socklen_t       socklen;
-    ngx_sockaddr_t  sockaddr;
-
-    return ngx_mail_policy_redis_sockaddr(&sockaddr, &socklen, host->data,
-                                          host->len, 0)
-           == NGX_OK;
-}
-
-
-/* nginx knows names only */
-
-static ngx_int_t
-ngx_mail_policy_redis_ssl_check_address(ngx_connection_t *c, ngx_str_t *host)
-{
-    int    rc;
-    X509  *cert;
-
-    cert = SSL_get_peer_certificate(c->ssl->connection);
-    if (cert == NULL) {
-        return NGX_ERROR;
-    }
-
-    rc = X509_check_ip_asc(cert, (char *) host->data, 0);
-
-    X509_free(cert);
-
-    return (rc == 1) ? NGX_OK : NGX_ERROR;
-}
-
-
 /* at once: the other side need not hear that there is no more */
 
 void
 ngx_mail_policy_redis_ssl_close(ngx_connection_t *c)
 {
-    c->ssl->no_wait_shutdown = 1;
-    c->ssl->no_send_shutdown = 1;
-
-    (void) ngx_ssl_shutdown(c);
+    ngx_mail_policy_tls_close(c, 0);
 }
 
 

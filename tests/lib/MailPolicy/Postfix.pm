@@ -97,6 +97,7 @@ sub master_cf {
         'bounce unix - - n - 0 bounce', 'defer unix - - n - 0 bounce',
         'error unix - - n - - error', 'retry unix - - n - - error',
         'discard unix - - n - - discard', 'anvil unix - - n - 1 anvil',
+        'tlsmgr unix - - n 1000? 1 tlsmgr',
         'postlog unix-dgram n - n - 1 postlogd');
 }
 

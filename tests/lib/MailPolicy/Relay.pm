@@ -7,7 +7,7 @@ package MailPolicy::Relay;
 #     $relay->set(rcpt => { match => qr/bob@/, action => 'close' });
 #     $relay->set(rcpt => undef);
 #
-# Stages: connect greeting ehlo xclient auth mail rcpt data bdat body dot
+# Stages: connect tls greeting ehlo starttls xclient auth mail rcpt data bdat body dot
 # rset noop quit; bdat is the reply to a chunk, dot that to the end of the
 # message, "BDAT n LAST" as well.  Actions:
 #
@@ -18,6 +18,7 @@ package MailPolicy::Relay;
 #     'hang'                  says nothing any more (body: reads no more)
 #     'refuse'                connect only: does not listen
 #     'garbage'               octets that are no reply
+#     'notify'                under TLS: says goodbye to it, and no more
 #     { send => octets }      those octets
 #     { reply => '250 x', close => 'close' }     or 'rst', 'hang' behind it;
 #                                                also with send
@@ -30,9 +31,14 @@ package MailPolicy::Relay;
 #                             { delay => seconds, then => ... } does not read
 #     [ rule, rule, ... ]                        the first that matches
 #
+# tls is where a handshake begins: what is done there is done in clear.
+# starttls => { inject => octets } sends them in clear behind its 220.
+#
 # Where no rule matches, a good relay answers.  Further settings:
 # extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,
-# store => 0 (keeps nothing, for speed).
+# store => 0 (keeps nothing, for speed), certificate => { cert => file,
+# key => file, at_once => 1, ... } for TLS, see MailPolicy::Relay::Tls; at_once
+# is TLS without STARTTLS.
 #
 # What a connection may use is what its own EHLO was told, also where that
 # was a rule's reply: BDAT, parameters, addresses that are not ASCII, and
@@ -228,6 +234,20 @@ sub streams {
 sub answers { return map { $_->{answers} } $_[0]->_connections() }
 
 sub _connections { return map { $_->connections() } @{ $_[0]{journals} } }
+
+
+# the commands that were given in clear, on all connections
+
+sub said_in_clear {
+    my ($self) = @_;
+
+    return map { s/^-- TLS .*//msr =~ /^C: (.*)$/mg } $self->transcripts();
+}
+
+# what was agreed on, for each connection with TLS: "TLSv1.3 new name=...
+# cipher=... client=..."
+
+sub tls { return map { /^-- TLS (.*)$/mg } $_[0]->transcripts() }
 
 
 # what clients did against the protocol

@@ -18,13 +18,16 @@ use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
 use MailPolicy::Relay::Journal;
 use MailPolicy::Relay::Parameters qw(parameters path wrong_parameters);
+use MailPolicy::Relay::Tls;
 
 # the replies to these must be awaited, RFC 2920 section 3.1
-my %LAST_OF_GROUP = map { $_ => 1 } qw(AUTH DATA EHLO HELO NOOP QUIT XCLIENT);
+my %LAST_OF_GROUP = map { $_ => 1 } qw(AUTH DATA EHLO HELO NOOP QUIT
+    STARTTLS XCLIENT);
 
 my %COMMANDS = (
     EHLO    => \&command_ehlo,
     HELO    => \&command_ehlo,
+    STARTTLS => \&command_starttls,
     XCLIENT => \&command_xclient,
     AUTH    => \&command_auth,
     MAIL    => \&command_mail,
@@ -85,7 +88,7 @@ sub run {
 
         for my $c (values %{ $self->{connections} }) {
             vec($readable, $c->{fd}, 1) = 1 unless $c->{deaf};
-            vec($writable, $c->{fd}, 1) = 1 if $c->{out} ne '';
+            vec($writable, $c->{fd}, 1) = 1 if $self->waits($c);
 
             if (defined $c->{wake} && $c->{wake} - $now < $wait) {
                 $wait = $c->{wake} > $now ? $c->{wake} - $now : 0;
@@ -158,6 +161,9 @@ sub configure {
 
         if ($name eq 'extensions' || $name eq 'hostname') {
             $self->{$name} = $value;
+        } elsif ($name eq 'certificate') {
+            $self->{certificate} = $value;
+            $self->{context} = MailPolicy::Relay::Tls::context($value);
         } elsif ($name eq 'store') {
             $self->{keep} = $value;
         } elsif (defined $value) {
@@ -192,6 +198,7 @@ sub accept {
         number   => $number,
         in       => '',
         out      => '',
+        wire     => '',                 # of out, as it is sent
         octets   => 0,                  # that came in
         offered  => {},
         commands => [],
@@ -201,6 +208,9 @@ sub accept {
 
     $self->journal($c, 'connection', '');
     $self->{connections}{ $c->{fd} } = $c;
+
+    $self->begin_tls($c)
+        if $self->{certificate} && $self->{certificate}{at_once};
 
     $self->answer($c, 'connect', '', undef, sub {
         $self->answer($c, 'greeting', '', "220 $self->{hostname} ESMTP");
@@ -233,6 +243,12 @@ sub read {
     my $n = sysread($c->{socket}, my $octets, 262144);
 
     return if !defined $n && ($!{EAGAIN} || $!{EINTR});
+
+    if ($n && $c->{tls}) {
+        $octets = $self->decrypt($c, $octets) // return;
+        $n = length $octets;
+        return if !$n;
+    }
 
     if (!$n) {
         $self->note($c, '-- ' . (defined $n ? 'closed' : 'reset')
@@ -267,11 +283,20 @@ sub where {
 sub flush {
     my ($self, $c) = @_;
 
-    if ($c->{out} ne '') {
-        my $n = syswrite($c->{socket}, $c->{out});
+    if (!$c->{tls}) {
+        $c->{wire} .= $c->{out};
+        $c->{out} = '';
+
+    } elsif ($c->{tls}->done()) {
+        $c->{wire} .= $c->{tls}->say($c->{out});
+        $c->{out} = '';
+    }
+
+    if ($c->{wire} ne '') {
+        my $n = syswrite($c->{socket}, $c->{wire});
 
         if (defined $n) {
-            substr($c->{out}, 0, $n, '');
+            substr($c->{wire}, 0, $n, '');
 
         } elsif (!$!{EAGAIN} && !$!{EINTR}) {
             $self->note($c, '-- reset by client');
@@ -280,7 +305,70 @@ sub flush {
         }
     }
 
-    $self->shut($c) if $c->{out} eq '' && $c->{closing};
+    $self->shut($c) if $c->{closing} && $c->{out} eq '' && $c->{wire} eq '';
+}
+
+
+# true if there is something that can be sent
+
+sub waits {
+    my ($self, $c) = @_;
+
+    return $c->{wire} ne ''
+        || ($c->{out} ne '' && (!$c->{tls} || $c->{tls}->done()));
+}
+
+
+# TLS
+
+
+sub begin_tls {
+    my ($self, $c, $injected) = @_;
+
+    die "relay $self->{name}: no certificate\n" if !$self->{context};
+
+    $c->{tls} = MailPolicy::Relay::Tls->new($self->{context});
+    $c->{wire} .= $injected // '';
+}
+
+
+# the plain octets; undef where the connection is not to be read any more
+
+sub decrypt {
+    my ($self, $c, $octets) = @_;
+
+    my $tls = $c->{tls};
+    my $done = $tls->done();
+
+    if (!$c->{hello}++) {
+        my $action = $self->rule('tls', '');
+
+        if (ref $action || $action ne 'ok') {
+            # of all that it says nothing is TLS
+            delete $c->{tls};
+            $c->{out} = '';
+            $c->{hung} = 1;
+            $self->act($c, $action, undef, sub { });
+            $self->flush($c) unless $c->{gone};
+            return undef;
+        }
+    }
+
+    my $plain = $tls->feed($octets);
+    $c->{wire} .= $tls->say();
+
+    if (!defined $plain) {
+        $self->note($c, '-- no TLS');
+        $c->{out} = '';
+        delete $c->{tls};
+        $c->{closing} = 'no TLS';
+        $self->flush($c);
+        return undef;
+    }
+
+    $self->note($c, '-- TLS ' . $tls->about()) if $tls->done() && !$done;
+    $self->flush($c);
+    return $c->{gone} ? undef : $plain;
 }
 
 
@@ -296,6 +384,10 @@ sub shut {
     if ($c->{closing} eq 'rst') {
         setsockopt($c->{socket}, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0));
     }
+
+    # the end of a good relay
+    syswrite($c->{socket}, $c->{tls}->close_notify())
+        if $c->{tls} && $c->{closing} eq 'quit';
 
     $self->note($c, "-- closed by relay ($c->{closing})");
     $self->finalize($c);
@@ -432,6 +524,12 @@ sub act {
 
     } elsif ($action eq 'hang') {
         $self->note($c, '-- hangs');
+        $c->{hung} = 1;
+
+    } elsif ($action eq 'notify') {
+        $self->note($c, '-- says goodbye to TLS');
+        $self->flush($c);
+        $c->{wire} .= $c->{tls}->close_notify() if $c->{tls};
         $c->{hung} = 1;
 
     } elsif ($action eq 'garbage') {
@@ -580,7 +678,8 @@ sub command_ehlo {
 
     my ($verb, $name) = $line =~ /^(\S+)\s*(.*)/;
     my @lines = ($self->{hostname});
-    push @lines, @{ $self->{extensions} } if uc $verb eq 'EHLO';
+    push @lines, grep { !$c->{tls} || $_ ne 'STARTTLS' }
+        @{ $self->{extensions} } if uc $verb eq 'EHLO';
     my $last = pop @lines;
     my $reply = join('', map { "250-$_\n" } @lines) . "250 $last";
 
@@ -625,6 +724,37 @@ sub command_xclient {
 
         delete $c->{helo};
         reset_transaction($c);
+    });
+}
+
+
+# RFC 3207: what was said before is forgotten
+
+sub command_starttls {
+    my ($self, $c, $line) = @_;
+
+    my $default = '220 2.0.0 Ready to start TLS';
+
+    if (!$c->{offered}{STARTTLS}) {
+        $self->fault($c, 'STARTTLS is not offered');
+        $default = '502 5.5.1 Error: command not implemented';
+    }
+
+    my $rule = $self->rule('starttls', $line);
+    my $injected = ref $rule eq 'HASH' ? $rule->{inject} : undef;
+
+    $self->answer($c, 'starttls', $line, $default, sub {
+        return unless $_[0] =~ /^220/;
+
+        # the reply itself goes out in clear
+        $self->flush($c);
+        return if $c->{gone};
+
+        delete @$c{qw(helo auth)};
+        $c->{offered} = {};
+        $c->{xclient} = {};
+        reset_transaction($c);
+        $self->begin_tls($c, $injected);
     });
 }
 

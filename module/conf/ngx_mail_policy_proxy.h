@@ -1,0 +1,57 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The directives proxy_* as they are written, for the files of conf/ that
+ * make a ngx_mail_policy_relay_conf_t of them.
+ */
+
+
+#ifndef NGX_MAIL_POLICY_PROXY_H
+#define NGX_MAIL_POLICY_PROXY_H
+
+
+#include "ngx_mail_policy_directive.h"
+
+
+typedef struct {
+    ngx_msec_t                     connect_timeout;
+    ngx_msec_t                     final_timeout;
+
+    ngx_flag_t                     ssl;
+    ngx_uint_t                     starttls;    /* ..._STARTTLS_... */
+    ngx_uint_t                     ssl_protocols;
+    ngx_str_t                      ssl_ciphers;
+    ngx_array_t                   *ssl_conf_commands;
+    ngx_str_t                      ssl_certificate;
+    ngx_str_t                      ssl_certificate_key;
+    ngx_array_t                   *ssl_passwords;
+    ngx_str_t                      ssl_name;
+    ngx_flag_t                     ssl_server_name;
+    ngx_flag_t                     ssl_session_reuse;
+    ngx_flag_t                     ssl_verify;
+    ngx_uint_t                     ssl_verify_depth;
+    ngx_str_t                      ssl_trusted_certificate;
+    ngx_str_t                      ssl_crl;
+
+    ngx_mail_policy_relay_conf_t   relay;       /* what comes of it */
+} ngx_mail_policy_proxy_conf_t;
+
+
+/* "proxy_ssl_password_file" */
+char *ngx_mail_policy_proxy_ssl_passwords(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+void ngx_mail_policy_proxy_ssl_create(ngx_mail_policy_proxy_conf_t *conf);
+void ngx_mail_policy_proxy_ssl_merge(ngx_mail_policy_proxy_conf_t *conf,
+    ngx_mail_policy_proxy_conf_t *prev);
+
+/* of a server with policy: checks, and conf->relay; errors are logged */
+ngx_int_t ngx_mail_policy_proxy_ssl_init(ngx_conf_t *cf,
+    ngx_mail_policy_proxy_conf_t *conf);
+
+
+#endif /* NGX_MAIL_POLICY_PROXY_H */
