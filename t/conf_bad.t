@@ -2,7 +2,7 @@
 
 # A wrong configuration fails "nginx -t" with a line that says what to write
 # instead: for each directive its mistakes, and what is said of them.  Those of
-# policy_limit are in conf_limit.t.
+# policy_limit are in conf_limit.t, of variables and the log in conf_values.t.
 
 use strict;
 use warnings;
@@ -341,61 +341,6 @@ bad('upstream in a server',
     qr/"upstream" directive is not allowed here/);
 
 
-# map
-
-bad('map to no variable', 'map $sender relay { }',
-    qr/invalid variable name "relay"/);
-bad('map over a variable that exists', 'map $helo $sender { }',
-    qr/duplicate "sender" variable/);
-bad('map twice', 'map $helo $a { } map $helo $a { }',
-    qr/duplicate "a" variable/);
-bad('map of an unknown variable', 'map $nobody $a { }',
-    qr/unknown "nobody" variable/);
-bad('map with an unknown result', 'map $helo $a { b $nobody; }',
-    qr/unknown "nobody" variable/);
-bad('map with two defaults', 'map $helo $a { default 1; default 2; }',
-    qr/duplicate default map parameter/);
-bad('map with a key twice', 'map $helo $a { Key 1; kEY 2; }',
-    qr/conflicting parameter "key"/);
-bad('map with three words', 'map $helo $a { a b c; }',
-    qr/invalid number of the map parameters/);
-bad('map with one word', 'map $helo $a { a; }',
-    qr/invalid number of the map parameters/);
-bad('map with a regular expression', 'map $helo $a { ~*^x 1; }',
-    qr/regular expression "~\*\^x" in a map is not supported by this version/);
-bad('map with hostnames', 'map $helo $a { hostnames; }',
-    qr/"hostnames" in a map is not supported by this version/);
-bad('map of itself', 'map $a $a { }',
-    qr/map of "a" variable leads back to itself/);
-bad('maps in a circle', 'map $c $a { } map $a $b { } map $helo $c { x $b; }',
-    qr/map of "\w" variable leads back to itself/);
-
-
-# access_log
-
-bad('access_log in another format',
-    whole('access_log %%DIR%%/access.log main;'),
-    qr/log format "main" is not supported by this version, write "json"/);
-bad('access_log with a buffer',
-    whole('access_log %%DIR%%/access.log json buffer=32k;'),
-    qr/parameter "buffer=32k" is not supported by this version/);
-bad('access_log with a condition',
-    whole('access_log %%DIR%%/access.log if=$sender;'),
-    qr/parameter "if=\$sender" is not supported by this version/);
-bad('access_log off json', whole('access_log off json;'),
-    qr/invalid parameter "json"/);
-bad('access_log twice',
-    whole('access_log %%DIR%%/access.log; access_log off;'),
-    qr/"access_log" directive is duplicate/);
-bad('access_log to syslog', whole('access_log syslog:server=127.0.0.1;'),
-    qr/"syslog:server=127.0.0.1" is not supported by this version/);
-bad('access_log with a variable', whole('access_log %%DIR%%/$sender.log;'),
-    $later);
-bad('access_log to nowhere',
-    whole('access_log %%DIR%%/nowhere/access.log;'),
-    qr/open\(\) "\S+nowhere\/access.log" failed/);
-
-
 # what each of them is written with, and where
 
 bad("$_ alone", "$_;", qr/invalid number of arguments in "$_" directive/)
@@ -405,7 +350,7 @@ bad("$_ alone", "$_;", qr/invalid number of arguments in "$_" directive/)
            policy_message_size
            policy_max_recipients policy_max_messages policy_bare_newline
            policy_min_data_rate proxy_pass proxy_connect_timeout
-           proxy_final_timeout access_log);
+           proxy_final_timeout access_log log_format);
 bad("$_ in a server", "server { $_ }", qr/directive is not allowed here/)
     for 'policy_zone 8m;', $REDIS, 'policy_redis_ssl_verify off;',
         'policy_redis_ssl_trusted_certificate x.crt;',

@@ -54,8 +54,9 @@ typedef struct {
     ngx_str_t           sasl_method;
     ngx_str_t           sasl_username;  /* empty: not authenticated */
 
-    off_t               bytes_received; /* at the end of a transaction: since
-                                           the one before, or connect */
+    off_t               bytes_received; /* by the client's connection, from
+                                           the end of the transaction before
+                                           to that of this one */
     off_t               bytes_sent;
 
     /* transaction */

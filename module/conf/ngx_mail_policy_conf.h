@@ -87,12 +87,29 @@ typedef struct {
 } ngx_mail_policy_limit_t;
 
 
+/* log_format */
+typedef struct {
+    ngx_str_t                     name;
+    ngx_mail_policy_value_t       line;         /* with its end */
+    ngx_mail_policy_escape_pt     escape;
+} ngx_mail_policy_log_format_t;
+
+
+/* access_log */
+typedef struct {
+    ngx_open_file_t              *file;
+    ngx_mail_policy_log_format_t *format;       /* NULL: json */
+    ngx_mail_policy_value_t       condition;    /* if=; text empty: none */
+} ngx_mail_policy_access_log_t;
+
+
 typedef struct {
     ngx_mail_policy_store_t      *store;
     ngx_array_t                   upstreams;    /* ..._upstream_t * */
     ngx_array_t                   lookups;      /* ..._lookup_conf_t * */
     ngx_array_t                   maps;         /* conf/'s own */
     ngx_array_t                   values;       /* compiled, to be resolved */
+    ngx_array_t                   log_formats;  /* ..._log_format_t * */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
     unsigned                      used:1;       /* a server has "policy on" */
@@ -125,8 +142,9 @@ typedef struct {
     ngx_uint_t                    received;     /* NGX_MAIL_POLICY_RECEIVED_ */
     size_t                        min_data_rate; /* octets a second; 0: any */
 
-    ngx_open_file_t              *access_log;   /* NULL: off */
-    ngx_uint_t                    access_log_set;
+    ngx_array_t                  *access_logs;  /* ..._access_log_t; NULL:
+                                                   off */
+    ngx_uint_t                    access_log_off;   /* said so */
 
     /* of stock directives */
 

@@ -40,6 +40,11 @@ struct ngx_mail_policy_variable_s {
 };
 
 
+/* tables of them, up to one without a name */
+extern ngx_mail_policy_variable_t  ngx_mail_policy_end_variables[];
+extern ngx_mail_policy_variable_t  ngx_mail_policy_ssl_variables[];
+
+
 /* a piece of a value: a literal, or one of the kinds of variables */
 typedef struct {
     ngx_str_t                     text;     /* the literal, or the name */
@@ -66,6 +71,10 @@ struct ngx_mail_policy_map_s {
     unsigned                      resolved:1;
 };
 
+
+/* prints a number, of at most size octets */
+ngx_int_t ngx_mail_policy_variable_print(ngx_pool_t *pool, size_t size,
+    ngx_str_t *out, const char *fmt, ...);
 
 /* a variable by name, without "$"; NULL if there is none */
 ngx_mail_policy_variable_t *ngx_mail_policy_variable_find(ngx_str_t *name);
@@ -137,6 +146,20 @@ ngx_int_t ngx_mail_policy_sender_init(ngx_conf_t *cf,
 char *ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_mail_policy_limit_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
+
+
+/*
+ * The directives "log_format" and "access_log".  merge: a server's logs, or
+ * those that it inherits; init: what needs all variables, once merged.
+ */
+char *ngx_mail_policy_log_format(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_mail_policy_access_log_merge(ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_srv_conf_t *prev);
+void ngx_mail_policy_access_log_init(ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_main_conf_t *mcf);
 
 
 /*

@@ -589,6 +589,15 @@ ngx_mail_policy_limit_check(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
                            "\"policy_redis\"");
     }
 
+    if (limit->phase > NGX_MAIL_POLICY_AT_RCPT
+        || limit->message.phase > NGX_MAIL_POLICY_AT_RCPT)
+    {
+        return ngx_mail_policy_limit_error(cf, limit,
+                           "needs what is known at the end of a transaction "
+                           "only, as $status: use variables of the client "
+                           "and the message");
+    }
+
     early = limit->units
             & (ngx_mail_policy_asked(NGX_MAIL_POLICY_CONNECTIONS)
                | ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS)

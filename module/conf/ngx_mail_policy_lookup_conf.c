@@ -163,6 +163,14 @@ ngx_mail_policy_lookup_resolve(ngx_conf_t *cf,
     lookup->lookups = lookup->key.lookups | lookup->fallback.lookups
                       | (uint64_t) 1 << lookup->n;
 
+    if (lookup->phase > NGX_MAIL_POLICY_AT_RCPT) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "policy_lookup of \"%V\" variable needs what is known "
+                      "at the end of a transaction only, as $status, in "
+                      "%s:%ui", &lookup->name, lookup->file, lookup->line);
+        return NGX_ERROR;
+    }
+
     lookup->resolved = 1;
 
     return NGX_OK;

@@ -55,8 +55,6 @@ static char *ngx_mail_policy_bare_newline(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
 
 
 static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
@@ -214,6 +212,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("log_format"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_mail_policy_log_format,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("access_log"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
       ngx_mail_policy_access_log,
@@ -275,7 +280,9 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
     }
 
     if (ngx_array_init(&mcf->lookups, cf->pool, 4, sizeof(void *)) != NGX_OK
-        || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK)
+        || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK
+        || ngx_array_init(&mcf->log_formats, cf->pool, 4, sizeof(void *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -357,8 +364,8 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->lookups = { 0 };
      *     conf->relay = { 0, NULL };
      *     conf->relay_conf = NULL;
-     *     conf->access_log = NULL;
-     *     conf->access_log_set = 0;
+     *     conf->access_logs = NULL;
+     *     conf->access_log_off = 0;
      *     conf->stock = NULL;
      */
 
@@ -417,10 +424,7 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->line = prev->line;
     }
 
-    if (!conf->access_log_set) {
-        conf->access_log_set = prev->access_log_set;
-        conf->access_log = prev->access_log;
-    }
+    ngx_mail_policy_access_log_merge(conf, prev);
 
     if (!conf->policy) {
         mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
@@ -483,6 +487,8 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
         return NGX_ERROR;
     }
 
+    ngx_mail_policy_access_log_init(conf, mcf);
+
     if (conf->message_size == NGX_CONF_UNSET_SIZE) {
         conf->message_size = 0;
     }
@@ -513,6 +519,14 @@ ngx_mail_policy_merge_relay(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
     if (conf->route) {
         ngx_mail_policy_value_phase(conf->route);
         ngx_mail_policy_lookup_use(mcf, conf, conf->route->lookups);
+
+        if (conf->route->phase > NGX_MAIL_POLICY_AT_RCPT) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"proxy_pass %V\" needs what is known at the end "
+                          "of a transaction only, as $status, in %s:%ui",
+                          &conf->route->text, conf->file, conf->line);
+            return NGX_ERROR;
+        }
 
         return ngx_mail_policy_route_check(cf, mcf, conf->route);
     }
@@ -697,66 +711,4 @@ ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
-}
-
-
-/* access_log off | path [json] */
-
-static char *
-ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_mail_policy_srv_conf_t *pscf = conf;
-
-    ngx_str_t   *value;
-    ngx_uint_t   i, off;
-
-    if (pscf->access_log_set) {
-        return "is duplicate";
-    }
-
-    pscf->access_log_set = 1;
-
-    value = cf->args->elts;
-    off = (ngx_strcmp(value[1].data, "off") == 0);
-
-    for (i = 2; i < cf->args->nelts; i++) {
-
-        if (i == 2 && !off && ngx_strcmp(value[i].data, "json") == 0) {
-            continue;
-        }
-
-        if (off) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid parameter \"%V\"", &value[i]);
-
-        } else if (i == 2 && ngx_strchr(value[i].data, '=') == NULL) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "log format \"%V\" is not supported by this "
-                               "version, write \"json\"", &value[i]);
-
-        } else {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "parameter \"%V\" is not supported by this "
-                               "version", &value[i]);
-        }
-
-        return NGX_CONF_ERROR;
-    }
-
-    if (off) {
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strncmp(value[1].data, "syslog:", 7) == 0
-        || ngx_mail_policy_value_variables(&value[1]))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" is not supported by this version, write "
-                           "a file's name", &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    pscf->access_log = ngx_conf_open_file(cf->cycle, &value[1]);
-
-    return pscf->access_log ? NGX_CONF_OK : NGX_CONF_ERROR;
 }

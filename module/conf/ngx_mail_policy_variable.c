@@ -42,12 +42,14 @@ static ngx_int_t ngx_mail_policy_variable_hostname(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_msec(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
+static ngx_int_t ngx_mail_policy_variable_session_time(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
+static ngx_int_t ngx_mail_policy_variable_time_local(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_time_iso8601(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_port(ngx_pool_t *pool,
     struct sockaddr *sockaddr, ngx_str_t *out);
-static ngx_int_t ngx_mail_policy_variable_print(ngx_pool_t *pool, size_t size,
-    ngx_str_t *out, const char *fmt, ...);
 
 
 #define ngx_mail_policy_field(name)                                          \
@@ -140,6 +142,12 @@ static ngx_mail_policy_variable_t  ngx_mail_policy_variables[] = {
     { ngx_string("msec"), ngx_mail_policy_variable_msec,
       0, NGX_MAIL_POLICY_AT_CONNECT },
 
+    { ngx_string("session_time"), ngx_mail_policy_variable_session_time,
+      0, NGX_MAIL_POLICY_AT_CONNECT },
+
+    { ngx_string("time_local"), ngx_mail_policy_variable_time_local,
+      0, NGX_MAIL_POLICY_AT_CONNECT },
+
     { ngx_string("time_iso8601"), ngx_mail_policy_variable_time_iso8601,
       0, NGX_MAIL_POLICY_AT_CONNECT },
 
@@ -147,16 +155,27 @@ static ngx_mail_policy_variable_t  ngx_mail_policy_variables[] = {
 };
 
 
+static ngx_mail_policy_variable_t  *ngx_mail_policy_variable_tables[] = {
+    ngx_mail_policy_variables,
+    ngx_mail_policy_end_variables,
+    ngx_mail_policy_ssl_variables,
+    NULL
+};
+
+
 ngx_mail_policy_variable_t *
 ngx_mail_policy_variable_find(ngx_str_t *name)
 {
-    ngx_mail_policy_variable_t  *v;
+    ngx_mail_policy_variable_t  *v, **table;
 
-    for (v = ngx_mail_policy_variables; v->name.len; v++) {
-        if (v->name.len == name->len
-            && ngx_strncasecmp(v->name.data, name->data, name->len) == 0)
-        {
-            return v;
+    for (table = ngx_mail_policy_variable_tables; *table; table++) {
+
+        for (v = *table; v->name.len; v++) {
+            if (v->name.len == name->len
+                && ngx_strncasecmp(v->name.data, name->data, name->len) == 0)
+            {
+                return v;
+            }
         }
     }
 
@@ -166,7 +185,7 @@ ngx_mail_policy_variable_find(ngx_str_t *name)
 
 /* all sizes are of values that a number can print to */
 
-static ngx_int_t
+ngx_int_t
 ngx_mail_policy_variable_print(ngx_pool_t *pool, size_t size, ngx_str_t *out,
     const char *fmt, ...)
 {
@@ -422,6 +441,30 @@ ngx_mail_policy_variable_msec(ngx_pool_t *pool,
 
     return ngx_mail_policy_variable_print(pool, NGX_TIME_T_LEN + 4, out,
                                           "%T.%03M", tp->sec, tp->msec);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_variable_session_time(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out)
+{
+    ngx_msec_t  ms;
+
+    ms = ngx_current_msec - envelope->connection->start_time;
+
+    return ngx_mail_policy_variable_print(pool, NGX_TIME_T_LEN + 4, out,
+                                          "%M.%03M", ms / 1000, ms % 1000);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_variable_time_local(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out)
+{
+    out->len = ngx_cached_http_log_time.len;
+    out->data = ngx_cached_http_log_time.data;
+
+    return NGX_OK;
 }
 
 

@@ -49,6 +49,7 @@ ngx_mail_policy_session_recv(ngx_mail_policy_session_t *s, size_t size)
     }
 
     s->in_last += n;
+    s->received += n;
 
     return NGX_OK;
 }

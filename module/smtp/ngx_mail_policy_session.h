@@ -168,6 +168,9 @@ struct ngx_mail_policy_session_s {
     size_t                          in_size;
     size_t                          in_pos;
     size_t                          in_last;
+    off_t                           received;   /* octets, all of them */
+    off_t                           received_logged;
+    off_t                           sent_logged;
 
     u_char                         *out;    /* on the heap; NULL when empty */
     size_t                          out_size;

@@ -176,6 +176,7 @@ ngx_mail_policy_smtp_parse(ngx_mail_session_t *ms)
 
     ngx_memcpy(s->in, ms->buffer->pos, len);
     s->in_last = len;
+    s->received = len;
 
     /*
      * A full buffer would turn NGX_AGAIN into "too long command"; and there

@@ -41,6 +41,9 @@ static void ngx_mail_policy_transaction_checked(void *data,
 static void ngx_mail_policy_transaction_charges(
     ngx_mail_policy_transaction_t *t, ngx_uint_t keep);
 static void ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_transaction_limit(
+    ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_transaction_octets(ngx_mail_policy_session_t *s);
 
 
 ngx_str_t  ngx_mail_policy_no_memory =
@@ -97,6 +100,11 @@ ngx_mail_policy_transaction_create(ngx_mail_policy_session_t *s)
     e->rejected_recipients = 0;
     e->message_size = 0;
     e->record = &t->record;
+
+    ngx_str_null(&e->limit);
+    ngx_str_null(&e->verdict);
+    e->limit_remaining = 0;
+    e->retry_after = 0;
 
     return t;
 }
@@ -488,16 +496,14 @@ ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t)
     s = t->session;
     r = &t->record;
 
-    if (s->conf->access_log == NULL) {
+    if (s->conf->access_logs == NULL) {
         return;
     }
 
+    ngx_mail_policy_transaction_octets(s);
+
     if (t->verdict) {
-        r->limit = t->verdict->limit;
-        r->action = t->verdict->action;
-        r->used = t->verdict->used;
-        r->max = t->verdict->max;
-        r->retry = t->verdict->retry;
+        ngx_mail_policy_transaction_limit(t);
     }
 
     r->recipients = ngx_palloc(t->pool, sizeof(ngx_str_t)
@@ -516,5 +522,50 @@ ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t)
         }
     }
 
-    ngx_mail_policy_log_record(s->conf->access_log, t->pool, &s->envelope, r);
+    ngx_mail_policy_log_record(s->conf->access_logs, t->pool, &s->envelope);
+}
+
+
+/* the limit that was exceeded is of more interest than the one asked last */
+
+static void
+ngx_mail_policy_transaction_limit(ngx_mail_policy_transaction_t *t)
+{
+    ngx_mail_policy_record_t    *r;
+    ngx_mail_policy_verdict_t   *verdict;
+    ngx_mail_policy_envelope_t  *e;
+
+    r = &t->record;
+    e = &t->session->envelope;
+    verdict = t->verdict;
+
+    r->limit = verdict->limit;
+    r->action = verdict->action;
+    r->used = verdict->used;
+    r->max = verdict->max;
+    r->retry = verdict->retry;
+
+    e->limit = verdict->limit;
+    e->verdict = verdict->action;
+    e->limit_remaining = verdict->max > verdict->used
+                         ? verdict->max - verdict->used : 0;
+    e->retry_after = verdict->retry;
+}
+
+
+/* since the line before, so that those of a session add up */
+
+static void
+ngx_mail_policy_transaction_octets(ngx_mail_policy_session_t *s)
+{
+    off_t  received, sent;
+
+    received = s->received - (s->in_last - s->in_pos);
+    sent = s->connection->sent + (s->out_last - s->out_pos);
+
+    s->envelope.bytes_received = received - s->received_logged;
+    s->envelope.bytes_sent = sent - s->sent_logged;
+
+    s->received_logged = received;
+    s->sent_logged = sent;
 }

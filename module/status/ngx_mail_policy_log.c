@@ -5,26 +5,39 @@
 
 
 /*
- * One JSON object a line.  Whatever a client chose is escaped so that a line
- * stays one line and valid JSON; secrets never get here.
+ * The lines of a transaction: JSON objects, or as "log_format" says.  Whatever
+ * a client chose is escaped so that a line stays one line; secrets never get
+ * here.  No events arrive here.
  */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "mpol_text.h"
+#include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_json.h"
 #include "ngx_mail_policy_log.h"
 
 
+typedef size_t (*ngx_mail_policy_log_escape_pt)(const uint8_t *in, size_t len,
+    uint8_t *out, size_t size);
+
+
+static ngx_int_t ngx_mail_policy_log_line(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_access_log_t *log, ngx_str_t *json, ngx_str_t *line);
+static ngx_int_t ngx_mail_policy_log_json(ngx_mail_policy_use_t *use,
+    ngx_str_t *line);
 static void ngx_mail_policy_log_session(ngx_mail_policy_json_t *j,
     ngx_mail_policy_envelope_t *e);
 static void ngx_mail_policy_log_recipients(ngx_mail_policy_json_t *j,
     ngx_mail_policy_envelope_t *e, ngx_mail_policy_record_t *r);
 static void ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
     ngx_mail_policy_record_t *r);
-static void ngx_mail_policy_log_write(ngx_open_file_t *file,
-    ngx_mail_policy_json_t *j, ngx_log_t *log);
+static void ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_str_t *line,
+    ngx_log_t *log);
+static ngx_int_t ngx_mail_policy_log_escaped(ngx_pool_t *pool,
+    ngx_str_t *value, ngx_mail_policy_log_escape_pt escape);
 
 
 static ngx_str_t  ngx_mail_policy_outcomes[] = {
@@ -38,37 +51,112 @@ static ngx_str_t  ngx_mail_policy_outcomes[] = {
 
 
 void
-ngx_mail_policy_log_record(ngx_open_file_t *file, ngx_pool_t *pool,
-    ngx_mail_policy_envelope_t *envelope, ngx_mail_policy_record_t *record)
+ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope)
 {
-    ngx_str_t               time;
-    ngx_mail_policy_json_t  j;
+    ngx_str_t                      line, json;
+    ngx_uint_t                     i;
+    ngx_mail_policy_use_t          use;
+    ngx_mail_policy_access_log_t  *log;
 
-    if (file == NULL) {
-        return;
+    use.pool = pool;
+    use.envelope = envelope;
+    use.maps = NULL;
+
+    ngx_str_null(&json);
+
+    log = logs->elts;
+
+    for (i = 0; i < logs->nelts; i++) {
+
+        switch (ngx_mail_policy_log_line(&use, &log[i], &json, &line)) {
+
+        case NGX_OK:
+            ngx_mail_policy_log_write(log[i].file, &line,
+                                      envelope->connection->log);
+            break;
+
+        case NGX_DECLINED:
+            break;
+
+        default:
+            ngx_log_error(NGX_LOG_ALERT, envelope->connection->log, 0,
+                          "no memory for a line of the access log");
+        }
+    }
+}
+
+
+/* NGX_OK, NGX_ERROR; NGX_DECLINED: "if=" wants none.  json is made once */
+
+static ngx_int_t
+ngx_mail_policy_log_line(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_access_log_t *log, ngx_str_t *json, ngx_str_t *line)
+{
+    ngx_int_t  rc;
+    ngx_str_t  value;
+
+    if (log->condition.text.len) {
+
+        rc = ngx_mail_policy_value_use(use, &log->condition, NULL, &value);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        if (value.len == 0 || (value.len == 1 && value.data[0] == '0')) {
+            return NGX_DECLINED;
+        }
     }
 
+    if (log->format) {
+        return ngx_mail_policy_value_use(use, &log->format->line,
+                                         log->format->escape, line);
+    }
+
+    if (json->len == 0) {
+        rc = ngx_mail_policy_log_json(use, json);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    *line = *json;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_log_json(ngx_mail_policy_use_t *use, ngx_str_t *line)
+{
+    ngx_str_t                    time;
+    ngx_mail_policy_json_t       j;
+    ngx_mail_policy_envelope_t  *e;
+
+    e = use->envelope;
+
     ngx_memzero(&j, sizeof(ngx_mail_policy_json_t));
-    j.pool = pool;
+    j.pool = use->pool;
 
     time = *(ngx_str_t *) &ngx_cached_http_log_iso8601;
 
     ngx_mail_policy_json_raw(&j, "{\"time\":");
     ngx_mail_policy_json_value(&j, &time);
 
-    ngx_mail_policy_log_session(&j, envelope);
-    ngx_mail_policy_log_recipients(&j, envelope, record);
-    ngx_mail_policy_log_outcome(&j, record);
+    ngx_mail_policy_log_session(&j, e);
+    ngx_mail_policy_log_recipients(&j, e, e->record);
+    ngx_mail_policy_log_outcome(&j, e->record);
 
     ngx_mail_policy_json_raw(&j, "}\n");
 
     if (j.error) {
-        ngx_log_error(NGX_LOG_ALERT, envelope->connection->log, 0,
-                      "no memory for a line of the access log");
-        return;
+        return NGX_ERROR;
     }
 
-    ngx_mail_policy_log_write(file, &j, envelope->connection->log);
+    line->data = j.start;
+    line->len = j.last - j.start;
+
+    return NGX_OK;
 }
 
 
@@ -150,17 +238,15 @@ ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
 
 
 static void
-ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_mail_policy_json_t *j,
+ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_str_t *line,
     ngx_log_t *log)
 {
-    size_t          len;
     ssize_t         n;
     static time_t   last;               /* says it once a minute */
 
-    len = j->last - j->start;
-    n = ngx_write_fd(file->fd, j->start, len);
+    n = ngx_write_fd(file->fd, line->data, line->len);
 
-    if (n == (ssize_t) len || ngx_time() - last < 60) {
+    if (n == (ssize_t) line->len || ngx_time() - last < 60) {
         return;
     }
 
@@ -174,5 +260,58 @@ ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_mail_policy_json_t *j,
 
     ngx_log_error(NGX_LOG_CRIT, log, 0,
                   ngx_write_fd_n " to \"%s\" was incomplete: %z of %uz",
-                  file->name.data, n, len);
+                  file->name.data, n, line->len);
+}
+
+
+ngx_int_t
+ngx_mail_policy_log_escape(ngx_pool_t *pool, ngx_str_t *value)
+{
+    if (value->len == 0) {
+        ngx_str_set(value, "-");
+        return NGX_OK;
+    }
+
+    return ngx_mail_policy_log_escaped(pool, value, mpol_log_escape);
+}
+
+
+ngx_int_t
+ngx_mail_policy_log_escape_json(ngx_pool_t *pool, ngx_str_t *value)
+{
+    return ngx_mail_policy_log_escaped(pool, value, mpol_json_escape);
+}
+
+
+ngx_int_t
+ngx_mail_policy_log_escape_none(ngx_pool_t *pool, ngx_str_t *value)
+{
+    return ngx_mail_policy_log_escaped(pool, value, mpol_line_escape);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_log_escaped(ngx_pool_t *pool, ngx_str_t *value,
+    ngx_mail_policy_log_escape_pt escape)
+{
+    size_t   len;
+    u_char  *p;
+
+    len = escape(value->data, value->len, NULL, 0);
+
+    if (len == value->len) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    escape(value->data, value->len, p, len);
+
+    value->data = p;
+    value->len = len;
+
+    return NGX_OK;
 }

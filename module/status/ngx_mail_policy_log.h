@@ -5,7 +5,7 @@
 
 
 /*
- * The access log: one JSON line a transaction, whatever became of it.
+ * The access log: one line a transaction in each log, whatever became of it.
  */
 
 
@@ -83,9 +83,20 @@ void ngx_mail_policy_record_tried(ngx_mail_policy_record_t *record,
     ngx_uint_t status);
 
 
-/* file NULL: off; pool: for the line */
-void ngx_mail_policy_log_record(ngx_open_file_t *file, ngx_pool_t *pool,
-    ngx_mail_policy_envelope_t *envelope, ngx_mail_policy_record_t *record);
+/*
+ * Writes the lines.  logs: ..._access_log_t; pool: for the lines; the
+ * envelope's record is the transaction's.
+ */
+void ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope);
+
+/*
+ * How a format escapes what variables give, see mpol_text.h.  An empty value
+ * is "-" with the first one only.
+ */
+ngx_int_t ngx_mail_policy_log_escape(ngx_pool_t *pool, ngx_str_t *value);
+ngx_int_t ngx_mail_policy_log_escape_json(ngx_pool_t *pool, ngx_str_t *value);
+ngx_int_t ngx_mail_policy_log_escape_none(ngx_pool_t *pool, ngx_str_t *value);
 
 
 #endif /* NGX_MAIL_POLICY_LOG_H */

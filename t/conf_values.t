@@ -1,0 +1,156 @@
+#!/usr/bin/perl
+
+# A wrong map, geo, log_format or access_log fails "nginx -t" with a line that
+# says what to write instead; and what is right does not.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../tests/lib";
+
+use Test::More;
+
+use MailPolicy;
+
+my $t = MailPolicy->new();
+
+
+# map
+
+bad('map to no variable', 'map $sender relay { }',
+    qr/invalid variable name "relay"/);
+bad('map over a variable that exists', 'map $helo $sender { }',
+    qr/duplicate "sender" variable/);
+bad('map twice', 'map $helo $a { } map $helo $a { }',
+    qr/duplicate "a" variable/);
+bad('map of an unknown variable', 'map $nobody $a { }',
+    qr/unknown "nobody" variable/);
+bad('map with an unknown result', 'map $helo $a { b $nobody; }',
+    qr/unknown "nobody" variable/);
+bad('map with two defaults', 'map $helo $a { default 1; default 2; }',
+    qr/duplicate default map parameter/);
+bad('map with a key twice', 'map $helo $a { Key 1; kEY 2; }',
+    qr/conflicting parameter "key"/);
+bad('map with three words', 'map $helo $a { a b c; }',
+    qr/invalid number of the map parameters/);
+bad('map with one word', 'map $helo $a { a; }',
+    qr/invalid number of the map parameters/);
+bad('map with a regular expression', 'map $helo $a { ~*^x 1; }',
+    qr/regular expression "~\*\^x" in a map is not supported by this version/);
+bad('map with hostnames', 'map $helo $a { hostnames; }',
+    qr/"hostnames" in a map is not supported by this version/);
+bad('map of itself', 'map $a $a { }',
+    qr/map of "a" variable leads back to itself/);
+bad('maps in a circle', 'map $c $a { } map $a $b { } map $helo $c { x $b; }',
+    qr/map of "\w" variable leads back to itself/);
+
+
+# log_format
+
+bad('log_format json', "log_format json '\$sender';",
+    qr/duplicate "log_format" name "json"/);
+bad('log_format twice',
+    "log_format a '\$sender'; log_format a '\$helo';",
+    qr/duplicate "log_format" name "a"/);
+bad('log_format with an unknown escape',
+    "log_format a escape=xml '\$sender';",
+    qr/unknown log format escaping "xml", write "escape=default", "escape=j/);
+bad('log_format with nothing', "log_format a '';",
+    qr/log format "a" is empty, write what is to be logged/);
+bad('log_format with an escape and nothing', 'log_format a escape=json;',
+    qr/log format "a" is empty/);
+bad('log_format with an unknown variable', "log_format a '\$nobody';",
+    qr/unknown "nobody" variable/);
+bad('log_format with a bracket too few', "log_format a '\${sender';",
+    qr/the closing bracket in "sender" variable is missing/);
+bad('log_format without variable name', "log_format a 'US\$ 1';",
+    qr/invalid variable name in "US\$ 1/);
+
+
+# access_log
+
+bad('access_log in an unknown format',
+    whole('access_log %%DIR%%/access.log main;'),
+    qr/unknown log format "main", write "json", or define it with "log_f/);
+bad('access_log in a format that comes behind it',
+    "access_log %%DIR%%/access.log main; log_format main '\$sender';",
+    qr/unknown log format "main", write "json", or define it with "log_f/);
+bad("access_log $_", whole("access_log %%DIR%%/access.log json $_;"),
+    qr/parameter "$_" is not supported by this version/)
+    for qw(buffer=32k flush=1m gzip gzip=9);
+bad('access_log with two formats',
+    whole('access_log %%DIR%%/access.log json json;'),
+    qr/invalid parameter "json", write "access_log path \[format\] \[if/);
+bad('access_log with an unknown parameter',
+    whole('access_log %%DIR%%/access.log level=1;'),
+    qr/invalid parameter "level=1", write "access_log path \[format\] \[i/);
+bad('access_log with two conditions',
+    whole('access_log %%DIR%%/access.log if=$helo if=$sender;'),
+    qr/"if=" is set twice in "access_log"/);
+bad("access_log $_", whole("access_log %%DIR%%/access.log $_;"),
+    qr/invalid parameter "$_", write a variable, as "if=\$loggable" with/)
+    for qw(if= if=1);
+bad('access_log with an unknown variable',
+    whole('access_log %%DIR%%/access.log if=$nobody;'),
+    qr/unknown "nobody" variable/);
+bad('access_log off json', whole('access_log off json;'),
+    qr/invalid parameter "json"/);
+bad('access_log to syslog', whole('access_log syslog:server=127.0.0.1;'),
+    qr/"syslog:server=127.0.0.1" is not supported by this version/);
+bad('access_log with a variable', whole('access_log %%DIR%%/$sender.log;'),
+    qr/is not supported by this version, write a file's name/);
+bad('access_log to nowhere',
+    whole('access_log %%DIR%%/nowhere/access.log;'),
+    qr/open\(\) "\S+nowhere\/access.log" failed/);
+
+
+# what is known at the end only
+
+bad("policy_limit: $_", whole("policy_limit a key=$_ messages=1/h;"),
+    qr/needs what is known at the end of a transaction only, as \$status/)
+    for '$status', 'x$queue_id', '$sender if=$upstream_addr',
+        '$helo "message=$reply"';
+bad('policy_limit by way of a map',
+    'map $status $a { 250 1; }' . whole('policy_limit a key=$a messages=1/h;'),
+    qr/needs what is known at the end of a transaction only, as \$status/);
+bad('proxy_pass', server('policy_auth off; proxy_pass $upstream_name;'),
+    qr/"proxy_pass \$upstream_name" needs what is known at the end of a tr/);
+
+
+$t->done();
+
+
+sub server {
+    my ($directives, $policy) = @_;
+
+    $policy //= 'policy on;';
+
+    return "server { listen 127.0.0.1:%%PORT_smtp%%; protocol smtp; $policy\n"
+        . "$directives\n}";
+}
+
+
+# a server that is complete, and the directives given
+
+sub whole {
+    return server("policy_auth off; proxy_pass 127.0.0.1:25;\n$_[0]");
+}
+
+
+# exactly one line, with a place in a file; place "server": that of the server
+
+sub bad {
+    my ($name, $mail, $expected, $place) = @_;
+
+    my ($passed, $output) = $t->check_conf("mail {\n$mail\n}\n");
+    my @emerg = grep { /\[emerg\]/ } split(/\n/, $output);
+
+    $place = defined $place ? qr/for server in \S+:\d+$/ : qr/in \S+:\d+$/;
+    $place = qr// if $expected =~ /open\\\(\\\)/;
+
+    my $said = !$passed && @emerg == 1 && $emerg[0] =~ $expected
+        && $emerg[0] =~ $place;
+
+    ok($said, $name) or diag($output);
+}
