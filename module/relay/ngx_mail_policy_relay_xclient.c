@@ -26,6 +26,9 @@
 #define NGX_MAIL_POLICY_XCLIENT_LINE   512
 #define NGX_MAIL_POLICY_XCLIENT_VALUE  255
 
+/* " ADDR=IPV6:..." at most */
+#define NGX_MAIL_POLICY_XCLIENT_ADDR   (11 + NGX_INET6_ADDRSTRLEN)
+
 
 typedef struct {
     ngx_str_t    name;
@@ -52,14 +55,18 @@ static void ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e,
     ngx_str_t *value, u_char *buf);
 
 
-/* ADDR last: some relays apply their access rules when it arrives */
+/*
+ * ADDR last: relays apply their access rules when it arrives, to later ones
+ * of XCLIENT as well.  Before it LOGIN, as Postfix forgets it with each command
+ * that does not have it.
+ */
 
 static ngx_mail_policy_xclient_t  ngx_mail_policy_xclient[] = {
     { ngx_string("PORT"), MPOL_XCLIENT_PORT, ngx_mail_policy_xclient_port },
     { ngx_string("PROTO"), MPOL_XCLIENT_PROTO, ngx_mail_policy_xclient_proto },
     { ngx_string("HELO"), MPOL_XCLIENT_HELO, ngx_mail_policy_xclient_helo },
-    { ngx_string("LOGIN"), MPOL_XCLIENT_LOGIN, ngx_mail_policy_xclient_login },
     { ngx_string("NAME"), MPOL_XCLIENT_NAME, ngx_mail_policy_xclient_name },
+    { ngx_string("LOGIN"), MPOL_XCLIENT_LOGIN, ngx_mail_policy_xclient_login },
     { ngx_string("ADDR"), MPOL_XCLIENT_ADDR, ngx_mail_policy_xclient_addr },
     { ngx_null_string, 0, NULL }
 };
@@ -69,7 +76,7 @@ ngx_int_t
 ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
 {
     u_char                     *p, *start;
-    size_t                      n;
+    size_t                      n, size;
     ngx_mail_policy_xclient_t  *x;
     u_char                      buf[NGX_MAIL_POLICY_XCLIENT_LINE];
 
@@ -98,7 +105,15 @@ ngx_mail_policy_relay_xclient(ngx_mail_policy_relay_t *relay)
                         (relay->keep && x->attribute == MPOL_XCLIENT_PORT)
                         ? NULL : relay->envelope, buf);
 
-        if ((size_t) (p - start) + n + 2 > NGX_MAIL_POLICY_XCLIENT_LINE) {
+        size = (p - start) + n + 2;
+
+        if (x->attribute == MPOL_XCLIENT_LOGIN
+            && p > start + sizeof("XCLIENT") - 1)
+        {
+            size += NGX_MAIL_POLICY_XCLIENT_ADDR;
+        }
+
+        if (size > NGX_MAIL_POLICY_XCLIENT_LINE) {
             break;
         }
 
