@@ -2,7 +2,8 @@
 
 # A wrong configuration fails "nginx -t" with a line that says what to write
 # instead: for each directive its mistakes, and what is said of them.  Those of
-# policy_limit are in conf_limit.t, of variables and the log in conf_values.t.
+# policy_limit are in conf_limit.t, of upstream in conf_upstream.t, of
+# variables and the log in conf_values.t.
 
 use strict;
 use warnings;
@@ -227,8 +228,6 @@ bad('smtp_capabilities SIZE x', whole('smtp_capabilities "SIZE ten";'),
     qr/invalid number in smtp_capabilities "SIZE ten"/, 'server');
 
 
-my $later = qr/is not supported by this version/;
-
 
 # sizes, numbers, times
 
@@ -284,61 +283,6 @@ bad('proxy_pass by a map with a misspelled group',
     qr/no upstream "god" and no port in "god"/);
 
 
-# upstream
-
-my %upstream = (
-    'empty'                       => [ '', qr/no servers are inside/ ],
-    'only backup'                 => [ 'server 127.0.0.1:25 backup;',
-        qr/no servers are inside upstream "u", only backup servers/ ],
-    'no port'                     => [ 'server 127.0.0.1;',
-        qr/no port in upstream "127.0.0.1"/ ],
-    'no address'                  => [ 'server;', qr/invalid number of arg/ ],
-    'weight=0'                    => [ 'server 127.0.0.1:25 weight=0;',
-        qr/invalid parameter "weight=0"/ ],
-    'max_fails=x'                 => [ 'server 127.0.0.1:25 max_fails=x;',
-        qr/invalid parameter "max_fails=x"/ ],
-    'fail_timeout=x'              => [ 'server 127.0.0.1:25 fail_timeout=x;',
-        qr/invalid parameter "fail_timeout=x"/ ],
-    'max_conns'                   => [ 'server 127.0.0.1:25 max_conns=1;',
-        $later ],
-    'resolve'                     => [ 'server 127.0.0.1:25 resolve;',
-        $later ],
-    'unknown parameter'           => [ 'server 127.0.0.1:25 fast;',
-        qr/invalid parameter "fast"/ ],
-    'unknown host'                => [ 'server relay.invalid:25;',
-        qr/host not found in upstream "relay.invalid:25"/ ],
-    'keepalive 0'                 => [ 'keepalive 0;',
-        qr/invalid value "0" in "keepalive" directive/ ],
-    'keepalive_time x'            => [ 'keepalive_time x;',
-        qr/invalid value "x" in "keepalive_time" directive/ ],
-    'keepalive_requests -1'       => [ 'keepalive_requests -1;',
-        qr/invalid value "-1" in "keepalive_requests" directive/ ],
-    'keepalive_timeout 0'         => [ 'keepalive_timeout 0;',
-        qr/invalid value "0" in "keepalive_timeout" directive/ ],
-    'keepalive twice'             => [ 'keepalive 2; keepalive 3;',
-        qr/"keepalive" directive is duplicate/ ],
-    'keepalive 1 2'               => [ 'keepalive 1 2;',
-        qr/invalid number of arguments in "keepalive" directive/ ],
-    'unknown directive'           => [ 'listen 25;',
-        qr/unknown directive "listen" in an upstream/ ],
-    'block'                       => [ 'server 127.0.0.1:25 { }',
-        qr/unexpected "\{"/ ],
-    '65 servers'                  => [ 'server 127.0.0.1:25;' x 65,
-        qr/upstream "u" has more than 64 addresses/ ],
-    map({ $_ => [ "$_ 1;", qr/"$_" in an upstream is not supported by this/ ] }
-        qw(least_conn hash random health_check
-           zone)),
-);
-
-bad("upstream: $_", "upstream u { $upstream{$_}[0] }", $upstream{$_}[1])
-    for sort keys %upstream;
-
-bad('upstream twice',
-    'upstream u { server 127.0.0.1:25; } upstream U { server 127.0.0.1:25; }',
-    qr/duplicate upstream "U"/);
-bad('upstream in a server',
-    'server { upstream u { server 127.0.0.1:25; } }',
-    qr/"upstream" directive is not allowed here/);
 
 
 # what each of them is written with, and where

@@ -106,6 +106,7 @@ typedef struct {
 typedef struct {
     ngx_mail_policy_store_t      *store;
     ngx_array_t                   upstreams;    /* ..._upstream_t * */
+    ngx_mail_policy_upstreams_t   relays;       /* the same, at run time */
     ngx_array_t                   lookups;      /* ..._lookup_conf_t * */
     ngx_array_t                   maps;         /* conf/'s own */
     ngx_array_t                   values;       /* compiled, to be resolved */

@@ -279,6 +279,8 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
+    mcf->relays.upstreams = &mcf->upstreams;
+
     if (ngx_array_init(&mcf->lookups, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->log_formats, cf->pool, 4, sizeof(void *))
@@ -335,7 +337,9 @@ ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
         return NGX_CONF_OK;
     }
 
-    if (ngx_mail_policy_store_init(cf, mcf->store) != NGX_OK) {
+    if (ngx_mail_policy_store_init(cf, mcf->store) != NGX_OK
+        || ngx_mail_policy_upstream_init(cf, &mcf->relays) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -558,6 +562,10 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    if (ngx_mail_policy_upstream_init_process(cycle, &mcf->relays) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_mail_policy_store_init_process(cycle, mcf->store);
 }
 
@@ -572,6 +580,7 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
     if (mcf) {
         ngx_mail_policy_keep_exit_process(&mcf->upstreams);
         ngx_mail_policy_store_exit_process(mcf->store);
+        ngx_mail_policy_upstream_exit_process(&mcf->relays);
     }
 }
 

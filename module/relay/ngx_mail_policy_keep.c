@@ -126,6 +126,11 @@ ngx_mail_policy_keep_get(ngx_mail_policy_upstream_t *upstream,
         return NULL;
     }
 
+    /* what was acquired for the session is the connection's now */
+
+    relay->resting = 0;
+    ngx_mail_policy_peer_unref(peer);
+
     return relay;
 }
 
@@ -261,6 +266,8 @@ ngx_mail_policy_keep_put(ngx_mail_policy_relay_t *relay)
 
     ngx_queue_insert_head(&keep->relays, &relay->kept_queue);
     keep->count++;
+
+    ngx_mail_policy_relay_rest(relay);
 
     relay->kept = 1;
     relay->pc.connection->idle = 1;

@@ -171,12 +171,24 @@ ngx_mail_policy_relay_quit(ngx_mail_policy_relay_t *relay)
     relay->envelope = NULL;
     relay->stage = NGX_MAIL_POLICY_RELAY_QUIT;
 
+    ngx_mail_policy_relay_rest(relay);
+
     if (ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_QUIT, NULL,
                                       NULL)
         != NGX_OK)
     {
         ngx_mail_policy_relay_close(relay);
         return;
+    }
+}
+
+
+void
+ngx_mail_policy_relay_rest(ngx_mail_policy_relay_t *relay)
+{
+    if (!relay->resting) {
+        relay->resting = 1;
+        ngx_mail_policy_peer_rest(relay->peer);
     }
 }
 
@@ -762,6 +774,9 @@ ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay)
     if (relay->out) {
         ngx_free(relay->out);
     }
+
+    ngx_mail_policy_relay_rest(relay);
+    ngx_mail_policy_peer_unref(relay->peer);
 
     ngx_destroy_pool(relay->pool);
 }

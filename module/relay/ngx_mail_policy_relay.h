@@ -220,13 +220,16 @@ typedef struct {
     unsigned                           blocked:1; /* body() waits */
     unsigned                           busy:1;    /* in a handler of ours */
     unsigned                           closed:1;  /* free when not busy */
+    unsigned                           resting:1; /* its peer is not used */
     unsigned                           failing:1;
 } ngx_mail_policy_relay_t;
 
 
 /*
- * Connects.  envelope: whom we speak for (XCLIENT), must outlive quit() or
- * close().  NULL: no memory.  What else goes wrong comes as failed().
+ * Connects to a peer that is acquired; it is released with the connection.
+ * envelope: whom we speak for (XCLIENT), must outlive quit() or close().
+ * NULL: no memory, the peer is the caller's still.  What else goes wrong comes
+ * as failed().
  */
 ngx_mail_policy_relay_t *ngx_mail_policy_relay_open(
     const ngx_mail_policy_relay_conf_t *conf, ngx_mail_policy_peer_t *peer,
@@ -282,6 +285,9 @@ void ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay);
 
 
 /* between the files of the relay */
+
+/* it is not in use any more: not counted, though its peer is referenced */
+void ngx_mail_policy_relay_rest(ngx_mail_policy_relay_t *relay);
 
 /* the owner hears of it from a posted event; why is for the log */
 void ngx_mail_policy_relay_fail(ngx_mail_policy_relay_t *relay,

@@ -125,7 +125,7 @@ ngx_mail_policy_relay_tls_names(ngx_mail_policy_relay_t *relay)
     host = relay->conf->ssl_name;
 
     if (host.len == 0) {
-        host = ngx_mail_policy_relay_tls_host(&relay->peer->server);
+        host = ngx_mail_policy_relay_tls_host(&relay->peer->server->name);
     }
 
     p = ngx_pnalloc(relay->pool, host.len + 1 + relay->peer->name.len);

@@ -91,18 +91,26 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
         return NGX_ERROR;
     }
 
-    if (t->upstream == NULL || t->upstream == upstream) {
+    if (t->upstream == NULL) {
         t->upstream = upstream;
+
+    } else if (t->upstream != upstream) {
+
+        if (!ngx_mail_policy_rcpt_alone(t, rcpt, NGX_MAIL_POLICY_RCPT_NEW)) {
+            return NGX_DECLINED;
+        }
+
+        ngx_mail_policy_transaction_reroute(t, upstream);
+    }
+
+    if (t->balance.upstream) {
         return NGX_OK;
     }
 
-    if (!ngx_mail_policy_rcpt_alone(t, rcpt, NGX_MAIL_POLICY_RCPT_NEW)) {
-        return NGX_DECLINED;
-    }
+    /* the key of "hash" may be of this recipient */
 
-    ngx_mail_policy_transaction_reroute(t, upstream);
-
-    return NGX_OK;
+    return ngx_mail_policy_balance_init(&t->balance, upstream, t->pool,
+                                        &t->session->envelope);
 }
 
 

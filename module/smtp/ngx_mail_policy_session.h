@@ -26,6 +26,7 @@
 #include "mpol_line.h"
 #include "mpol_pace.h"
 #include "ngx_mail_policy_auth.h"
+#include "ngx_mail_policy_balance.h"
 #include "ngx_mail_policy_check.h"
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_envelope.h"
@@ -107,8 +108,9 @@ struct ngx_mail_policy_transaction_s {
 
     ngx_mail_policy_upstream_t     *upstream;
     ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
-    uint64_t                        tried;  /* peers of it */
-    ngx_mail_policy_peer_t         *again;  /* to be asked once more */
+    ngx_mail_policy_balance_t       balance;    /* among its peers */
+    ngx_mail_policy_peer_t         *again;  /* to be asked once more, is
+                                               acquired */
     ngx_msec_t                      delayed;    /* by limits */
 
     mpol_header_t                   header;

@@ -131,6 +131,8 @@ ngx_mail_policy_transaction_mail(ngx_mail_policy_transaction_t *t)
                                                &ngx_mail_policy_no_route);
             return;
         }
+
+        t->lazy = ngx_mail_policy_upstream_lazy(t->upstream);
     }
 
     ngx_mail_policy_session_check(s, &t->check, t->pool,
@@ -266,7 +268,7 @@ ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     }
 
     t->upstream = upstream;
-    t->tried = 0;
+    ngx_memzero(&t->balance, sizeof(ngx_mail_policy_balance_t));
     t->mail_asked = 0;
     t->mail_relayed = 0;
     t->relay_told = 0;
@@ -445,6 +447,10 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
 
     s->transaction = NULL;
     s->envelope.record = NULL;
+
+    if (t->again) {
+        ngx_mail_policy_peer_release(t->again);
+    }
 
     ngx_destroy_pool(t->pool);
 }

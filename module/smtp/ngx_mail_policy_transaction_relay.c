@@ -74,6 +74,14 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
+    if (t->balance.upstream == NULL
+        && ngx_mail_policy_balance_init(&t->balance, t->upstream, t->pool,
+                                        &s->envelope)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     t->record.upstream = t->upstream->name;
 
     if (t->record.relay_start == 0) {
@@ -82,7 +90,8 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
 
     if (s->relay
         && (s->relay_upstream != t->upstream
-            || !ngx_mail_policy_keep_again(s->relay, &s->envelope)))
+            || !ngx_mail_policy_keep_again(s->relay, &s->envelope)
+            || !ngx_mail_policy_balance_fits(&t->balance, s->relay->peer)))
     {
         ngx_mail_policy_keep_put(s->relay);
         s->relay = NULL;
@@ -120,13 +129,18 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
 
     if (peer == NULL) {
 
-        do {
-            peer = ngx_mail_policy_upstream_get(t->upstream, &t->tried);
+        for ( ;; ) {
+            peer = ngx_mail_policy_balance_next(&t->balance);
             if (peer == NULL) {
                 return NGX_ERROR;
             }
 
-        } while (ngx_mail_policy_relay_is_us(s->connection, peer));
+            if (!ngx_mail_policy_relay_is_us(s->connection, peer)) {
+                break;
+            }
+
+            ngx_mail_policy_peer_release(peer);
+        }
 
         s->relay = ngx_mail_policy_keep_get(t->upstream, s->conf->relay_conf,
                                             peer, &s->envelope,
@@ -142,6 +156,7 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
     }
 
     if (s->relay == NULL) {
+        ngx_mail_policy_peer_release(peer);
         return NGX_ERROR;
     }
 
@@ -296,13 +311,18 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
     ngx_mail_policy_session_t      *s = data;
     ngx_mail_policy_transaction_t  *t;
 
-    peer = s->relay->peer;
     t = s->transaction;
+
+    peer = s->relay->peer;
 
     /* it was used before, and the relay may have closed it meanwhile */
 
     stale = (s->relay->reused
              && s->relay->cause != NGX_MAIL_POLICY_RELAY_TIMEOUT);
+
+    /* it is this connection that may have kept the peer */
+
+    ngx_mail_policy_peer_acquire(peer);
 
     ngx_mail_policy_relay_close(s->relay);
     s->relay = NULL;
@@ -310,6 +330,7 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
     /* an idle connection may well be closed by the relay */
 
     if (t == NULL || !t->mail_asked) {
+        ngx_mail_policy_peer_release(peer);
         return;
     }
 
@@ -320,11 +341,13 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
     }
 
     if (t->dot || (t->data && stage >= NGX_MAIL_POLICY_RELAY_DATA)) {
+        ngx_mail_policy_peer_release(peer);
         ngx_mail_policy_body_lost(t);
         return;
     }
 
     if (t->relay_told) {
+        ngx_mail_policy_peer_release(peer);
         ngx_mail_policy_relay_gone(t);
         return;
     }
@@ -333,6 +356,7 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         t->again = peer;
 
     } else {
+        ngx_mail_policy_peer_release(peer);
         t->peer_failed = 1;
     }
 
@@ -397,7 +421,7 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
 
     if (status >= 500
         && (t->peer_failed
-            || ngx_mail_policy_upstream_more(t->upstream, t->tried)))
+            || ngx_mail_policy_balance_more(&t->balance)))
     {
         status = 451;
         text = &ngx_mail_policy_no_relay;
@@ -410,7 +434,7 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
 
     /* the next recipient may try again, and all of the group */
 
-    t->tried = 0;
+    ngx_mail_policy_balance_again(&t->balance);
     ngx_mail_policy_rcpts_refuse(t, status, text);
 }
 

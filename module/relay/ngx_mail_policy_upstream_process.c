@@ -1,0 +1,137 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The groups of a worker: their peers get their states at its start, and what
+ * others that have died had counted is given back.
+ *
+ * Event: a timer of the worker.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "ngx_mail_policy_conf.h"
+
+
+#define NGX_MAIL_POLICY_UPSTREAM_TICK  5000
+
+
+static void ngx_mail_policy_upstream_tick_handler(ngx_event_t *ev);
+static void ngx_mail_policy_upstream_leave(
+    ngx_mail_policy_upstream_t *upstream);
+static void ngx_mail_policy_upstream_cleanup(void *data);
+
+
+ngx_int_t
+ngx_mail_policy_upstream_init_process(ngx_cycle_t *cycle,
+    ngx_mail_policy_upstreams_t *all)
+{
+    ngx_uint_t                    i, j;
+    ngx_event_t                  *ev;
+    ngx_pool_cleanup_t           *cln;
+    ngx_mail_policy_upstream_t  **upstream;
+
+    cln = ngx_pool_cleanup_add(cycle->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_mail_policy_peer_zone_open(all->zone);
+
+    /* a single process goes on after a reload, and closes the old cycle */
+
+    cln->handler = ngx_mail_policy_upstream_cleanup;
+    cln->data = all;
+
+    upstream = all->upstreams->elts;
+
+    for (i = 0; i < all->upstreams->nelts; i++) {
+        upstream[i]->zone = all->zone;
+
+        for (j = 0; j < upstream[i]->npeers; j++) {
+            if (ngx_mail_policy_peer_attach(upstream[i]->peers[j]) != NGX_OK) {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    ev = &all->tick;
+
+    ev->handler = ngx_mail_policy_upstream_tick_handler;
+    ev->data = all;
+    ev->log = cycle->log;
+    ev->cancelable = 1;
+
+    ngx_add_timer(ev, NGX_MAIL_POLICY_UPSTREAM_TICK);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_upstream_tick_handler(ngx_event_t *ev)
+{
+    ngx_mail_policy_upstreams_t  *all;
+
+    all = ev->data;
+
+    ngx_mail_policy_peer_zone_sweep(all->zone);
+
+    ngx_add_timer(ev, NGX_MAIL_POLICY_UPSTREAM_TICK);
+}
+
+
+void
+ngx_mail_policy_upstream_exit_process(ngx_mail_policy_upstreams_t *all)
+{
+    ngx_uint_t                    i;
+    ngx_mail_policy_upstream_t  **upstream;
+
+    if (all->tick.timer_set) {
+        ngx_del_timer(&all->tick);
+    }
+
+    upstream = all->upstreams->elts;
+
+    for (i = 0; i < all->upstreams->nelts; i++) {
+        ngx_mail_policy_upstream_leave(upstream[i]);
+    }
+
+    ngx_mail_policy_peer_zone_close(all->zone);
+}
+
+
+/* a connection that is open still keeps its peer */
+
+static void
+ngx_mail_policy_upstream_leave(ngx_mail_policy_upstream_t *upstream)
+{
+    ngx_uint_t               i;
+    ngx_mail_policy_peer_t  *peer;
+
+    for (i = 0; i < upstream->npeers; i++) {
+        peer = upstream->peers[i];
+
+        if (peer) {
+            upstream->peers[i] = NULL;
+            ngx_mail_policy_peer_leave(peer);
+        }
+    }
+
+    upstream->npeers = 0;
+    upstream->present = 0;
+}
+
+
+static void
+ngx_mail_policy_upstream_cleanup(void *data)
+{
+    ngx_mail_policy_upstream_exit_process(data);
+}
