@@ -10,11 +10,14 @@
  * charged nothing, so its ask ends at once.
  *
  *     start -> asked -> answered -> settled, released, given back
- *               ^  |
- *               |  \-- refused by limits that delay --> tarpit --\
- *               \-----------------------------------------------/
+ *      ^  |     ^  |
+ *      |  |     |  \-- refused by limits that delay --> tarpit --\
+ *      |  |     \-----------------------------------------------/
+ *      |  \-- lookups --\
+ *      \---------------/
  *
- * Events: the store's answer; the timer of the tarpit.
+ * Events: the store's answer; lookups that are there; the timer of the
+ * tarpit.
  */
 
 
@@ -39,6 +42,8 @@
      |ngx_mail_policy_asked(NGX_MAIL_POLICY_SESSIONS))
 
 
+static ngx_int_t ngx_mail_policy_check_wait(ngx_mail_policy_check_t *check);
+static void ngx_mail_policy_check_fetched(void *data);
 static ngx_int_t ngx_mail_policy_check_ask(ngx_mail_policy_check_t *check,
     ngx_uint_t n);
 static ngx_int_t ngx_mail_policy_check_charge(ngx_mail_policy_check_t *check,
@@ -89,6 +94,14 @@ ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
         return NGX_OK;
     }
 
+    if (check->fetch) {
+        rc = ngx_mail_policy_check_wait(check);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
     ngx_mail_policy_check_envelope(check);
 
     limit = check->conf->elts;
@@ -122,6 +135,55 @@ ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
 }
 
 
+/* for lookups: what is asked at one point is one question */
+
+static ngx_int_t
+ngx_mail_policy_check_wait(ngx_mail_policy_check_t *check)
+{
+    uint64_t                  mask;
+    ngx_uint_t                i;
+    ngx_mail_policy_limit_t  *limit;
+
+    limit = check->conf->elts;
+    mask = 0;
+
+    for (i = 0; i < check->conf->nelts; i++) {
+        if (ngx_mail_policy_check_units(check, &limit[i])) {
+            mask |= limit[i].lookups;
+        }
+    }
+
+    return ngx_mail_policy_fetch_wait(check->fetch, mask, &check->wait,
+                                      ngx_mail_policy_check_fetched, check);
+}
+
+
+static void
+ngx_mail_policy_check_fetched(void *data)
+{
+    ngx_mail_policy_check_t *check = data;
+
+    switch (ngx_mail_policy_check_start(check, check->point)) {
+
+    case NGX_AGAIN:
+        return;
+
+    case NGX_OK:
+        check->verdict = ngx_mail_policy_verdict_plain(NGX_OK);
+        break;
+
+    case NGX_BUSY:
+        check->verdict = ngx_mail_policy_verdict_plain(NGX_BUSY);
+        break;
+
+    default:
+        check->verdict = ngx_mail_policy_verdict_plain(NGX_ERROR);
+    }
+
+    check->handler(check->data, check->verdict);
+}
+
+
 /*
  * What variables say while the question is put, and while the answer is
  * worded: the recipient at hand, the login that is tried.
@@ -130,6 +192,8 @@ ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
 static void
 ngx_mail_policy_check_envelope(ngx_mail_policy_check_t *check)
 {
+    check->envelope->found = ngx_mail_policy_fetch_found(check->fetch);
+
     if (check->point == NGX_MAIL_POLICY_CHECK_RCPT) {
         check->envelope->recipient = check->recipient;
         check->envelope->recipient_domain = check->recipient_domain;

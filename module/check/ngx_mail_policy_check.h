@@ -24,6 +24,9 @@
  * A limit of whose key a variable is empty (null sender, no login) does not
  * apply, nor one whose "if=" is empty or 0.
  *
+ * One whose key, "if=" or message has a lookup in it waits for that, and with
+ * it all that its point asks.
+ *
  *     start -> handler -> settle | release | keep | give_back
  *          \-> give_back
  *
@@ -44,6 +47,7 @@
 
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_fetch.h"
 #include "ngx_mail_policy_store.h"
 
 
@@ -60,7 +64,8 @@ typedef enum {
 
 typedef struct {
     ngx_int_t                     rc;       /* NGX_OK pass, NGX_DECLINED a
-                                               limit, NGX_ERROR no store */
+                                               limit, NGX_ERROR no store,
+                                               NGX_BUSY as of start() */
     ngx_uint_t                    code;     /* 450, 550, 552, 451, 421,
                                                454 */
     ngx_str_t                     text;     /* "450 4.7.1 Rate ...", with a
@@ -103,6 +108,7 @@ struct ngx_mail_policy_check_s {
     ngx_mail_policy_store_t      *store;
     ngx_array_t                  *conf;     /* ..._limit_t, or NULL */
     ngx_mail_policy_envelope_t   *envelope;
+    ngx_mail_policy_fetch_t      *fetch;    /* for this point, or NULL */
     ngx_pool_t                   *pool;     /* outlives the check */
     ngx_mail_policy_check_pt      handler;
     void                         *data;
@@ -123,6 +129,7 @@ struct ngx_mail_policy_check_s {
     /* the check's own */
 
     ngx_mail_policy_check_point_e  point;
+    ngx_mail_policy_fetch_wait_t *wait;     /* NULL: not for lookups */
     ngx_mail_policy_ask_t        *ask;      /* NULL: nothing to end */
     ngx_mail_policy_limit_t     **limits;   /* of ask->charges, and on its
                                                pool */

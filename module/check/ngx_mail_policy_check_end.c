@@ -179,6 +179,7 @@ ngx_mail_policy_check_give_back(ngx_mail_policy_check_t *check)
     ngx_uint_t  i;
 
     ngx_mail_policy_check_end(check, 0);
+    ngx_mail_policy_fetch_forget(&check->wait);
 
     if (check->tarpit && check->tarpit->timer_set) {
         ngx_del_timer(check->tarpit);

@@ -51,6 +51,21 @@ static ngx_mail_policy_verdict_t  ngx_mail_policy_verdict_no_memory = {
 };
 
 
+static ngx_mail_policy_verdict_t  ngx_mail_policy_verdict_busy = {
+    NGX_BUSY, 0, ngx_null_string, ngx_null_string, NULL, ngx_null_string,
+    0, 0, 0, 0, 0, 0
+};
+
+
+ngx_mail_policy_verdict_t *
+ngx_mail_policy_verdict_plain(ngx_int_t rc)
+{
+    return (rc == NGX_OK) ? &ngx_mail_policy_verdict_passed
+           : (rc == NGX_BUSY) ? &ngx_mail_policy_verdict_busy
+           : &ngx_mail_policy_verdict_no_memory;
+}
+
+
 void
 ngx_mail_policy_verdict(ngx_mail_policy_check_t *check)
 {

@@ -20,6 +20,9 @@
 /* check->verdict and the envelope's part of it, of check->ask's answer */
 void ngx_mail_policy_verdict(ngx_mail_policy_check_t *check);
 
+/* where nothing was asked, or cannot be: NGX_OK, NGX_BUSY, NGX_ERROR */
+ngx_mail_policy_verdict_t *ngx_mail_policy_verdict_plain(ngx_int_t rc);
+
 /*
  * 1 if all limits that refuse have on_exceed=tarpit; *retry: microseconds
  * until they will not.

@@ -28,6 +28,7 @@
 #include "ngx_mail_policy_session.h"
 
 
+static void ngx_mail_policy_session_fetched(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_admission_handler(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_admission_login_handler(void *data,
@@ -46,15 +47,92 @@ ngx_mail_policy_session_check(ngx_mail_policy_session_t *s,
     check->store = s->main_conf->store;
     check->conf = s->conf->limits;
     check->envelope = &s->envelope;
+    check->fetch = s->transaction ? s->transaction->fetch : s->fetch;
     check->pool = pool;
     check->handler = handler;
     check->data = data;
 }
 
 
+/*
+ * On memory of its own, as a session may ask often.  What is asked for here
+ * is known at MAIL, if that comes soon; it is asked for again there, as a
+ * session may be long.
+ */
+
+ngx_int_t
+ngx_mail_policy_session_fetch(ngx_mail_policy_session_t *s, ngx_uint_t phase,
+    ngx_str_t *tried)
+{
+    uint64_t     mask;
+    ngx_uint_t   i;
+    ngx_pool_t  *pool;
+
+    ngx_mail_policy_session_fetched(s);
+
+    mask = 0;
+
+    for (i = 0; i <= phase; i++) {
+        mask |= s->conf->lookups[i];
+    }
+
+    if (mask == 0) {
+        return NGX_OK;
+    }
+
+    pool = ngx_create_pool(1024, s->connection->log);
+    if (pool == NULL) {
+        return NGX_ERROR;
+    }
+
+    s->fetch = ngx_mail_policy_fetch_create(s->main_conf, &s->envelope, pool,
+                                            NULL);
+    if (s->fetch == NULL) {
+        ngx_destroy_pool(pool);
+        return NGX_ERROR;
+    }
+
+    if (tried) {
+        s->fetch->login = *tried;
+    }
+
+    ngx_mail_policy_fetch_start(s->fetch, mask);
+
+    return NGX_OK;
+}
+
+
+/* no check waits for it */
+
+static void
+ngx_mail_policy_session_fetched(ngx_mail_policy_session_t *s)
+{
+    ngx_pool_t  *pool;
+
+    if (s->fetch == NULL) {
+        return;
+    }
+
+    pool = s->fetch->pool;
+
+    ngx_mail_policy_fetch_end(s->fetch);
+
+    s->fetch = NULL;
+    s->envelope.found = NULL;
+
+    ngx_destroy_pool(pool);
+}
+
+
 void
 ngx_mail_policy_session_admit(ngx_mail_policy_session_t *s)
 {
+    if (ngx_mail_policy_session_fetch(s, NGX_MAIL_POLICY_AT_CONNECT, NULL)
+        != NGX_OK)
+    {
+        goto failed;
+    }
+
     if (s->conf->limits == NULL) {
         return;
     }
@@ -109,6 +187,12 @@ ngx_mail_policy_admission_handler(void *data,
 ngx_int_t
 ngx_mail_policy_session_login(ngx_mail_policy_session_t *s)
 {
+    if (ngx_mail_policy_session_fetch(s, NGX_MAIL_POLICY_AT_AUTH, NULL)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     ngx_mail_policy_session_check(s, &s->login_check, s->connection->pool,
                                   ngx_mail_policy_admission_login_handler, s);
 
@@ -139,15 +223,18 @@ ngx_mail_policy_session_left(ngx_mail_policy_session_t *s)
 {
     ngx_int_t  rc;
 
-    ngx_mail_policy_session_check(s, &s->check, s->connection->pool,
-                                  ngx_mail_policy_admission_left_handler, s);
-
     if (!s->conf->limits_offered
         || (s->envelope.sasl_username.len == 0
-            && !ngx_mail_policy_auth_off(s->conf->auth)))
+            && !ngx_mail_policy_auth_off(s->conf->auth))
+        || ngx_mail_policy_session_fetch(s, NGX_MAIL_POLICY_AT_AUTH, NULL)
+           != NGX_OK)
     {
+        ngx_memzero(&s->check, sizeof(ngx_mail_policy_check_t));
         return NGX_OK;
     }
+
+    ngx_mail_policy_session_check(s, &s->check, s->connection->pool,
+                                  ngx_mail_policy_admission_left_handler, s);
 
     rc = ngx_mail_policy_check_start(&s->check,
                                      NGX_MAIL_POLICY_CHECK_GREETING);
@@ -178,4 +265,5 @@ ngx_mail_policy_session_dismiss(ngx_mail_policy_session_t *s)
     ngx_mail_policy_check_give_back(&s->check);
     ngx_mail_policy_check_release(&s->login_check);
     ngx_mail_policy_check_release(&s->admission);
+    ngx_mail_policy_session_fetched(s);
 }

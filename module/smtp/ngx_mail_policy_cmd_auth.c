@@ -52,6 +52,7 @@ static ngx_int_t ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
 static void ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
     ngx_str_t *other, u_char *tag);
+static ngx_int_t ngx_mail_policy_auth_fetch(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_auth_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc,
@@ -350,6 +351,10 @@ ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *password)
         return NGX_ERROR;
     }
 
+    if (ngx_mail_policy_auth_fetch(s) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     ngx_mail_policy_session_check(s, &s->check, s->connection->pool,
                                   ngx_mail_policy_auth_checked, s);
 
@@ -393,6 +398,32 @@ ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s, ngx_str_t *other,
     ngx_hex_dump(tag, sha1, NGX_MAIL_POLICY_AUTH_TAG / 2);
 
     ngx_explicit_memzero(&ctx, sizeof(ngx_sha1_t));
+}
+
+
+/* strangers make us ask Redis only where a limit of theirs needs it */
+
+static ngx_int_t
+ngx_mail_policy_auth_fetch(ngx_mail_policy_session_t *s)
+{
+    uint64_t                  mask;
+    ngx_uint_t                i;
+    ngx_mail_policy_limit_t  *limit;
+
+    limit = s->conf->limits->elts;
+    mask = 0;
+
+    for (i = 0; i < s->conf->limits->nelts; i++) {
+        if (limit[i].units
+            & ngx_mail_policy_asked(NGX_MAIL_POLICY_AUTH_FAILURES))
+        {
+            mask |= limit[i].lookups;
+        }
+    }
+
+    return mask ? ngx_mail_policy_session_fetch(s, NGX_MAIL_POLICY_AT_AUTH,
+                                                &s->auth_login)
+                : NGX_OK;
 }
 
 

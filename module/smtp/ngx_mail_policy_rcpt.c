@@ -10,10 +10,13 @@
  *   NEW -> CHECKING -> PASSED -> RELAYING -> ACCEPTED
  *      \-------------\----------\------------> REFUSED
  *
- * Limits first: a relay cannot be told to forget one recipient.  kick() moves
- * each on as far as it can go, whenever something has changed.
+ * Limits first: a relay cannot be told to forget one recipient.  Where its
+ * route has to be looked up, that is under way at the same time; the order of
+ * the commands is the order in which routes are decided.  kick() moves each on
+ * as far as it can go, whenever something has changed.
  *
- * One event arrives here: the verdict of the limits.
+ * One event arrives here, the verdict of the limits; that of a route comes by
+ * way of ..._route.c.
  */
 
 
@@ -26,6 +29,10 @@
 
 
 static ngx_int_t ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt);
+static ngx_int_t ngx_mail_policy_rcpt_routed(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt);
+static ngx_int_t ngx_mail_policy_rcpt_mail(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt);
 static ngx_uint_t ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state);
@@ -45,11 +52,7 @@ void
 ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt)
 {
-    ngx_mail_policy_envelope_t  *e;
-
-    e = &t->session->envelope;
-    e->recipient = rcpt->to.address;
-    e->recipient_domain = rcpt->domain;
+    ngx_mail_policy_rcpt_envelope(rcpt);
 
     ngx_mail_policy_due_add(t->session, &rcpt->due);
     ngx_queue_insert_tail(&t->rcpts, &rcpt->queue);
@@ -59,18 +62,56 @@ ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
         return;
     }
 
-    switch (t->lazy ? ngx_mail_policy_rcpt_route(t, rcpt) : NGX_OK) {
+    if (ngx_mail_policy_route_fetch_rcpt(rcpt) != NGX_OK) {
+        ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
+        return;
+    }
+
+    rcpt->routing = t->lazy;
+
+    ngx_mail_policy_rcpts_kick(t);
+}
+
+
+void
+ngx_mail_policy_rcpt_envelope(ngx_mail_policy_rcpt_t *rcpt)
+{
+    ngx_mail_policy_fetch_t        *fetch;
+    ngx_mail_policy_envelope_t     *e;
+    ngx_mail_policy_transaction_t  *t;
+
+    t = rcpt->transaction;
+    e = &t->session->envelope;
+    fetch = rcpt->fetch ? rcpt->fetch : t->fetch;
+
+    e->recipient = rcpt->to.address;
+    e->recipient_domain = rcpt->domain;
+    e->found = ngx_mail_policy_fetch_found(fetch);
+}
+
+
+/* NGX_AGAIN: it is not known yet, and none behind this one can choose */
+
+static ngx_int_t
+ngx_mail_policy_rcpt_routed(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt)
+{
+    switch (ngx_mail_policy_rcpt_route(t, rcpt)) {
 
     case NGX_OK:
-        ngx_mail_policy_rcpts_kick(t);
-        return;
+        rcpt->routing = 0;
+        return NGX_OK;
+
+    case NGX_AGAIN:
+        return NGX_AGAIN;
 
     case NGX_DECLINED:
         ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_separate);
-        return;
+        return NGX_DECLINED;
 
     default:
         ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_route);
+        return NGX_DECLINED;
     }
 }
 
@@ -84,11 +125,13 @@ static ngx_int_t
 ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt)
 {
+    ngx_int_t                    rc;
     ngx_mail_policy_upstream_t  *upstream;
 
-    upstream = ngx_mail_policy_transaction_route(t);
-    if (upstream == NULL) {
-        return NGX_ERROR;
+    rc = ngx_mail_policy_route(t, rcpt, &upstream);
+
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     if (t->upstream == NULL) {
@@ -114,7 +157,7 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
 }
 
 
-/* 1 if all others have a state below, or are refused */
+/* 1 if all others have a state below, are refused, or come behind it */
 
 static ngx_uint_t
 ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
@@ -129,7 +172,7 @@ ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
     {
         other = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
 
-        if (other != rcpt && other->state >= state
+        if (other != rcpt && other->state >= state && !other->routing
             && other->state != NGX_MAIL_POLICY_RCPT_REFUSED)
         {
             return 0;
@@ -167,11 +210,13 @@ ngx_mail_policy_rcpt_divert(ngx_mail_policy_transaction_t *t,
 void
 ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
 {
+    ngx_uint_t                  undecided;
     ngx_queue_t                *q, *next;
     ngx_mail_policy_rcpt_t     *rcpt;
     ngx_mail_policy_session_t  *s;
 
     s = t->session;
+    undecided = 0;
 
     for (q = ngx_queue_head(&t->rcpts);
          q != ngx_queue_sentinel(&t->rcpts);
@@ -180,17 +225,36 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
         next = ngx_queue_next(q);
         rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
 
+        /* the first decides, so whoever is behind it waits for its route */
+
+        if (rcpt->routing && !undecided) {
+
+            switch (ngx_mail_policy_rcpt_routed(t, rcpt)) {
+
+            case NGX_AGAIN:
+                undecided = 1;
+                break;
+
+            case NGX_DECLINED:
+                next = ngx_queue_head(&t->rcpts);
+                continue;
+            }
+        }
+
         if (rcpt->state == NGX_MAIL_POLICY_RCPT_NEW) {
             ngx_mail_policy_rcpt_check(rcpt);
         }
 
-        if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED || !t->mail_checked) {
+        if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED || !t->mail_checked
+            || t->routing || rcpt->routing)
+        {
             continue;
         }
 
-        if (!t->mail_asked && ngx_mail_policy_transaction_relay(t) != NGX_OK) {
+        if (ngx_mail_policy_rcpt_mail(t, rcpt) != NGX_OK) {
             ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_relay);
             next = ngx_queue_head(&t->rcpts);
+            undecided = 0;
             continue;
         }
 
@@ -199,11 +263,28 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
         {
             ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
             next = ngx_queue_head(&t->rcpts);
+            undecided = 0;
             continue;
         }
 
         rcpt->state = NGX_MAIL_POLICY_RCPT_RELAYING;
     }
+}
+
+
+/* MAIL goes to the relay in front of the first that goes there */
+
+static ngx_int_t
+ngx_mail_policy_rcpt_mail(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt)
+{
+    if (t->mail_asked) {
+        return NGX_OK;
+    }
+
+    ngx_mail_policy_rcpt_envelope(rcpt);
+
+    return ngx_mail_policy_transaction_relay(t);
 }
 
 
@@ -219,6 +300,10 @@ ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt)
     if (rcpt->check.handler == NULL) {
         ngx_mail_policy_session_check(s, &rcpt->check, t->pool,
                                       ngx_mail_policy_rcpt_checked, rcpt);
+
+        if (rcpt->fetch) {
+            rcpt->check.fetch = rcpt->fetch;
+        }
 
         rcpt->check.recipient = rcpt->to.address;
         rcpt->check.recipient_domain = rcpt->domain;
@@ -259,6 +344,11 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
     if (verdict->limit.len) {
         t->verdict = verdict;
+    }
+
+    if (verdict->rc == NGX_BUSY) {
+        rcpt->state = NGX_MAIL_POLICY_RCPT_NEW;
+        return;
     }
 
     if (verdict->rc == NGX_OK) {
@@ -311,7 +401,9 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     t = rcpt->transaction;
 
     rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;
+    rcpt->routing = 0;
 
+    ngx_mail_policy_fetch_forget(&rcpt->wait);
     ngx_mail_policy_check_give_back(&rcpt->check);
 
     /* what MAIL paid for is there for the next one */

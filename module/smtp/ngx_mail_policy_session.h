@@ -91,6 +91,10 @@ typedef struct {
     ngx_mail_policy_relay_rcpt_t    to;
     ngx_str_t                       domain;
     ngx_mail_policy_check_t         check;
+    ngx_mail_policy_fetch_t        *fetch;  /* of its lookups, or NULL */
+    ngx_mail_policy_fetch_wait_t   *wait;   /* for its route */
+    unsigned                        routing:1;  /* its route is not known, or
+                                                   one before it decides */
 } ngx_mail_policy_rcpt_t;
 
 
@@ -104,6 +108,8 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_relay_mail_t    mail;
     ngx_queue_t                     rcpts;
     ngx_uint_t                      nrcpts; /* seen, whatever became of them */
+    ngx_mail_policy_fetch_t        *fetch;  /* of lookups, or NULL */
+    ngx_mail_policy_fetch_wait_t   *wait;   /* for the route */
     ngx_array_t                     charged;
 
     ngx_mail_policy_upstream_t     *upstream;
@@ -128,6 +134,7 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_verdict_t      *verdict;  /* the last that refused */
 
     unsigned                        lazy:1;   /* relay chosen at first RCPT */
+    unsigned                        routing:1;  /* lookups of the route */
     unsigned                        mail_checked:1;   /* by the limits */
     unsigned                        prepaid:1;  /* a recipient, with MAIL, and
                                                    none has taken it */
@@ -189,6 +196,7 @@ struct ngx_mail_policy_session_s {
     uint64_t                        chunk_size;
     ngx_str_t                      *chunk_refused;
 
+    ngx_mail_policy_fetch_t        *fetch;  /* for the checks below, or NULL */
     ngx_mail_policy_check_t         admission;  /* the client's, and ... */
     ngx_mail_policy_check_t         login_check;    /* ... the login's */
     ngx_mail_policy_check_t         check;  /* of AUTH, or EHLO */
@@ -310,6 +318,13 @@ void ngx_mail_policy_session_dismiss(ngx_mail_policy_session_t *s);
 
 void ngx_mail_policy_auth_admitted(ngx_mail_policy_session_t *s);
 void ngx_mail_policy_ehlo_reply(ngx_mail_policy_session_t *s);
+
+/*
+ * Asks for what lookups can say by phase, before a check; tried: the login, or
+ * NULL.  NGX_OK, NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_mail_policy_session_fetch(ngx_mail_policy_session_t *s,
+    ngx_uint_t phase, ngx_str_t *tried);
 
 /* makes a check one of the session's; pool: outlives it */
 void ngx_mail_policy_session_check(ngx_mail_policy_session_t *s,
@@ -447,9 +462,25 @@ void ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt,
 void ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text);
 
-/* the group that "proxy_pass" names for the envelope; NULL: none such */
-ngx_mail_policy_upstream_t *ngx_mail_policy_transaction_route(
-    ngx_mail_policy_transaction_t *t);
+/*
+ * The group that "proxy_pass" names: for the transaction, or for a recipient
+ * (else NULL).  NGX_OK; NGX_AGAIN: routed() or rcpts_kick() will be called;
+ * NGX_ERROR: none such, said in the log.
+ */
+ngx_int_t ngx_mail_policy_route(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream);
+void ngx_mail_policy_transaction_routed(ngx_mail_policy_transaction_t *t);
+
+/*
+ * Lookups of a transaction, when MAIL is known, and of a recipient: NGX_OK,
+ * NGX_ERROR: no memory.  forget: ends all of them, and waits for them.
+ */
+ngx_int_t ngx_mail_policy_route_fetch(ngx_mail_policy_transaction_t *t);
+ngx_int_t ngx_mail_policy_route_fetch_rcpt(ngx_mail_policy_rcpt_t *rcpt);
+void ngx_mail_policy_route_forget(ngx_mail_policy_transaction_t *t);
+
+/* what variables say of the recipient from now on is of this one */
+void ngx_mail_policy_rcpt_envelope(ngx_mail_policy_rcpt_t *rcpt);
 
 /* the body: what its relay says, and what becomes of DATA or BDAT */
 void ngx_mail_policy_body_begin(ngx_mail_policy_transaction_t *t);

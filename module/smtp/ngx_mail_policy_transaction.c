@@ -35,6 +35,8 @@
 #define NGX_MAIL_POLICY_REPLY_TEXT     400
 
 
+static ngx_int_t ngx_mail_policy_transaction_route(
+    ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_transaction_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
@@ -96,6 +98,7 @@ ngx_mail_policy_transaction_create(ngx_mail_policy_session_t *s)
     ngx_str_null(&e->recipient);
     ngx_str_null(&e->recipient_domain);
 
+    e->found = NULL;
     e->recipients = 0;
     e->rejected_recipients = 0;
     e->message_size = 0;
@@ -123,16 +126,14 @@ ngx_mail_policy_transaction_mail(ngx_mail_policy_transaction_t *t)
     t->lazy = (s->conf->upstream == NULL
                && s->conf->route->phase == NGX_MAIL_POLICY_AT_RCPT);
 
-    if (!t->lazy) {
-        t->upstream = ngx_mail_policy_transaction_route(t);
+    if (ngx_mail_policy_route_fetch(t) != NGX_OK) {
+        ngx_mail_policy_transaction_refuse(t, 452, &ngx_mail_policy_no_memory);
+        return;
+    }
 
-        if (t->upstream == NULL) {
-            ngx_mail_policy_transaction_refuse(t, 451,
-                                               &ngx_mail_policy_no_route);
-            return;
-        }
-
-        t->lazy = ngx_mail_policy_upstream_lazy(t->upstream);
+    if (!t->lazy && ngx_mail_policy_transaction_route(t) == NGX_ERROR) {
+        ngx_mail_policy_transaction_refuse(t, 451, &ngx_mail_policy_no_route);
+        return;
     }
 
     ngx_mail_policy_session_check(s, &t->check, t->pool,
@@ -163,6 +164,10 @@ ngx_mail_policy_transaction_mail(ngx_mail_policy_transaction_t *t)
 static void
 ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t)
 {
+    if (t->routing) {
+        return;
+    }
+
     if (!t->lazy && !t->mail_asked
         && ngx_mail_policy_transaction_relay(t) != NGX_OK)
     {
@@ -174,39 +179,46 @@ ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t)
 }
 
 
-ngx_mail_policy_upstream_t *
+static ngx_int_t
 ngx_mail_policy_transaction_route(ngx_mail_policy_transaction_t *t)
 {
-    ngx_str_t                    name;
-    ngx_mail_policy_session_t   *s;
-    ngx_mail_policy_upstream_t  *upstream;
+    ngx_int_t  rc;
 
-    s = t->session;
+    rc = ngx_mail_policy_route(t, NULL, &t->upstream);
 
-    if (t->diverted) {
-        return t->diverted;
+    t->routing = (rc == NGX_AGAIN);
+
+    if (rc == NGX_OK) {
+        t->lazy = ngx_mail_policy_upstream_lazy(t->upstream);
     }
 
-    if (s->conf->upstream) {
-        return s->conf->upstream;
+    return rc;
+}
+
+
+/* what the route needs has been found */
+
+void
+ngx_mail_policy_transaction_routed(ngx_mail_policy_transaction_t *t)
+{
+    switch (ngx_mail_policy_transaction_route(t)) {
+
+    case NGX_OK:
+        break;
+
+    case NGX_AGAIN:
+        return;
+
+    default:
+        ngx_mail_policy_transaction_refuse(t, 451, &ngx_mail_policy_no_route);
+        return;
     }
 
-    if (ngx_mail_policy_value_eval(t->pool, s->conf->route, &s->envelope,
-                                   &name)
-        != NGX_OK)
-    {
-        return NULL;
+    if (!t->mail_checked && t->session->conf->diverts) {
+        return;
     }
 
-    upstream = ngx_mail_policy_upstream_find(&s->main_conf->upstreams, &name);
-
-    if (upstream == NULL) {
-        ngx_log_error(NGX_LOG_ERR, s->connection->log, 0,
-                      "no upstream \"%V\", which \"proxy_pass %V\" gave",
-                      &name, &s->conf->route->text);
-    }
-
-    return upstream;
+    ngx_mail_policy_transaction_ask(t);
 }
 
 
@@ -251,6 +263,8 @@ ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
     }
 
     t->lazy = 1;
+    t->routing = 0;
+    ngx_mail_policy_fetch_forget(&t->wait);
 
     ngx_mail_policy_transaction_reroute(t, upstream);
 }
@@ -428,7 +442,10 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
             || outcome == NGX_MAIL_POLICY_UNKNOWN);
 
     ngx_mail_policy_transaction_charges(t, keep);
+    ngx_mail_policy_route_forget(t);
     ngx_mail_policy_transaction_log(t);
+
+    s->envelope.found = NULL;
 
     if (s->relay) {
 
