@@ -42,6 +42,20 @@ ngx_str_t  ngx_mail_policy_store_units[] = {
 };
 
 
+ngx_uint_t
+ngx_mail_policy_store_there(ngx_mail_policy_store_t *store, ngx_str_t *name)
+{
+    if (store->redis == NULL) {
+        ngx_str_null(name);
+        return 1;
+    }
+
+    *name = store->redis->name;
+
+    return ngx_mail_policy_redis_there(store->redis);
+}
+
+
 ngx_int_t
 ngx_mail_policy_store_init_process(ngx_cycle_t *cycle,
     ngx_mail_policy_store_t *store)

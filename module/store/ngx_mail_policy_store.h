@@ -271,6 +271,13 @@ ngx_int_t ngx_mail_policy_store_init(ngx_conf_t *cf,
 /* 1 if policy_redis is set: lookups can be asked */
 ngx_uint_t ngx_mail_policy_store_has_records(ngx_mail_policy_store_t *store);
 
+/*
+ * 1 if counters are where they belong: always in shared memory; with
+ * policy_redis, whose name *name becomes, if this worker has a connection.
+ */
+ngx_uint_t ngx_mail_policy_store_there(ngx_mail_policy_store_t *store,
+    ngx_str_t *name);
+
 /* worker's life: opens and closes the connections */
 ngx_int_t ngx_mail_policy_store_init_process(ngx_cycle_t *cycle,
     ngx_mail_policy_store_t *store);
