@@ -249,8 +249,22 @@ for my $directive (qw(proxy_connect_timeout proxy_final_timeout)) {
     bad("$directive 0", "$directive 0;", qr/must be greater than 0/);
 }
 
+bad("proxy_next_upstream $$_[0]", "proxy_next_upstream $$_[0];", $$_[1])
+    for [ '5xx', qr/invalid value "5xx", write "off", or some of "error", / ],
+        [ 'http_502', qr/invalid value "http_502", write "off", or some of / ],
+        [ 'on', qr/invalid value "on", write "off", or some of "error", / ],
+        [ 'error error', qr/duplicate value "error"/ ],
+        [ 'error off', qr/"off" excludes all others, write "off" alone or / ];
+
+bad('proxy_next_upstream_tries x', 'proxy_next_upstream_tries many;',
+    qr/invalid number/);
+bad('proxy_next_upstream_timeout x', 'proxy_next_upstream_timeout soon;',
+    qr/invalid value/);
+
 bad("$_ twice", "$_; $_;", qr/"\w+" directive is duplicate/)
-    for 'policy_message_size 1m', 'policy_max_recipients 1',
+    for 'proxy_next_upstream off', 'proxy_next_upstream_tries 1',
+        'proxy_next_upstream_timeout 1s', 'policy_received on',
+        'policy_message_size 1m', 'policy_max_recipients 1',
         'policy_max_messages 1', 'policy_min_data_rate 1',
         'policy_bare_newline reject', 'proxy_connect_timeout 1s',
         'proxy_final_timeout 10m', 'policy_auth_plaintext on',

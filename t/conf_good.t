@@ -29,6 +29,8 @@ good('all that there is',
      policy_sender own; policy_message_size 10m; policy_max_recipients 100;
      policy_max_messages 10; policy_min_data_rate 1k;
      policy_bare_newline normalize; policy_received on;
+     proxy_next_upstream error timeout invalid_response setup 421 4xx;
+     proxy_next_upstream_tries 3; proxy_next_upstream_timeout 30s;
      proxy_connect_timeout 5s; proxy_final_timeout 15m;
      access_log %%DIR%%/access.log json;
      upstream out { server 127.0.0.1:25 weight=3 max_fails=2 fail_timeout=5s;

@@ -57,6 +57,18 @@ typedef struct {
 #define NGX_MAIL_POLICY_LOOKUPS_MAX  64         /* bits of a mask */
 
 
+/* proxy_next_upstream; 1 is NGX_CONF_BITMASK_SET */
+#define NGX_MAIL_POLICY_NEXT_OFF      0x0002
+#define NGX_MAIL_POLICY_NEXT_ERROR    0x0004
+#define NGX_MAIL_POLICY_NEXT_TIMEOUT  0x0008
+#define NGX_MAIL_POLICY_NEXT_INVALID  0x0010
+#define NGX_MAIL_POLICY_NEXT_SETUP    0x0020
+#define NGX_MAIL_POLICY_NEXT_421      0x0040
+#define NGX_MAIL_POLICY_NEXT_4XX      0x0080
+#define NGX_MAIL_POLICY_NEXT_UNABLE   0x0100    /* always: it lacks what the
+                                                   message needs */
+
+
 /* policy_received */
 #define NGX_MAIL_POLICY_RECEIVED_OFF   0
 #define NGX_MAIL_POLICY_RECEIVED_ON    1
@@ -140,6 +152,10 @@ typedef struct {
     ngx_uint_t                    max_recipients;
     ngx_uint_t                    max_messages; /* of a session; 0: no limit */
     ngx_uint_t                    normalize;    /* bare CR and LF in bodies */
+    ngx_uint_t                    next_upstream;    /* NGX_MAIL_POLICY_NEXT_ */
+    ngx_uint_t                    next_tries;   /* 0: no limit */
+    ngx_msec_t                    next_timeout; /* 0: none */
+
     ngx_uint_t                    received;     /* NGX_MAIL_POLICY_RECEIVED_ */
     size_t                        min_data_rate; /* octets a second; 0: any */
 

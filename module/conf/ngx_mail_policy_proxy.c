@@ -36,6 +36,8 @@ static char *ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_mail_policy_proxy_stock(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf);
+static char *ngx_mail_policy_proxy_next(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_mail_policy_proxy_time_post(ngx_conf_t *cf, void *post,
     void *data);
 static char *ngx_mail_policy_proxy_final_time_post(ngx_conf_t *cf,
@@ -69,6 +71,18 @@ static ngx_conf_bitmask_t  ngx_mail_policy_proxy_ssl_protocols[] = {
 };
 
 
+static ngx_conf_bitmask_t  ngx_mail_policy_proxy_next_masks[] = {
+    { ngx_string("error"), NGX_MAIL_POLICY_NEXT_ERROR },
+    { ngx_string("timeout"), NGX_MAIL_POLICY_NEXT_TIMEOUT },
+    { ngx_string("invalid_response"), NGX_MAIL_POLICY_NEXT_INVALID },
+    { ngx_string("setup"), NGX_MAIL_POLICY_NEXT_SETUP },
+    { ngx_string("421"), NGX_MAIL_POLICY_NEXT_421 },
+    { ngx_string("4xx"), NGX_MAIL_POLICY_NEXT_4XX },
+    { ngx_string("off"), NGX_MAIL_POLICY_NEXT_OFF },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
 
     { ngx_string("proxy_connect_timeout"),
@@ -84,6 +98,27 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_proxy_conf_t, final_timeout),
       &ngx_mail_policy_final_timeout_post },
+
+    { ngx_string("proxy_next_upstream"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_proxy_next,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("proxy_next_upstream_tries"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, next_tries),
+      NULL },
+
+    { ngx_string("proxy_next_upstream_timeout"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, next_timeout),
+      NULL },
 
     { ngx_string("proxy_ssl"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
@@ -233,6 +268,8 @@ ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf)
 
     conf->connect_timeout = NGX_CONF_UNSET_MSEC;
     conf->final_timeout = NGX_CONF_UNSET_MSEC;
+    conf->next_tries = NGX_CONF_UNSET_UINT;
+    conf->next_timeout = NGX_CONF_UNSET_MSEC;
 
     ngx_mail_policy_proxy_ssl_create(conf);
 
@@ -254,6 +291,16 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
                               NGX_MAIL_POLICY_CONNECT_TIMEOUT);
     ngx_conf_merge_msec_value(conf->final_timeout, prev->final_timeout,
                               NGX_MAIL_POLICY_FINAL_TIMEOUT);
+    ngx_conf_merge_uint_value(conf->next_tries, prev->next_tries, 0);
+    ngx_conf_merge_msec_value(conf->next_timeout, prev->next_timeout, 0);
+
+    ngx_conf_merge_bitmask_value(conf->next_upstream, prev->next_upstream,
+                                 (NGX_CONF_BITMASK_SET
+                                  |NGX_MAIL_POLICY_NEXT_ERROR
+                                  |NGX_MAIL_POLICY_NEXT_TIMEOUT
+                                  |NGX_MAIL_POLICY_NEXT_INVALID
+                                  |NGX_MAIL_POLICY_NEXT_SETUP
+                                  |NGX_MAIL_POLICY_NEXT_421));
 
     ngx_mail_policy_proxy_ssl_merge(conf, prev);
 
@@ -280,6 +327,10 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     pscf->relay_conf = relay;
+
+    pscf->next_upstream = conf->next_upstream | NGX_MAIL_POLICY_NEXT_UNABLE;
+    pscf->next_tries = conf->next_tries;
+    pscf->next_timeout = conf->next_timeout;
 
     return NGX_CONF_OK;
 }
@@ -325,6 +376,65 @@ ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
                                         NGX_MAIL_POLICY_REPLY_TIMEOUT);
 
     return NGX_OK;
+}
+
+
+/* ngx_conf_set_bitmask_slot() does not say what may be written */
+
+static char *
+ngx_mail_policy_proxy_next(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_proxy_conf_t *pcf = conf;
+
+    ngx_str_t           *value;
+    ngx_uint_t           i;
+    ngx_conf_bitmask_t  *mask;
+
+    if (pcf->next_upstream) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        for (mask = ngx_mail_policy_proxy_next_masks; mask->name.len; mask++) {
+            if (mask->name.len == value[i].len
+                && ngx_strncmp(mask->name.data, value[i].data, value[i].len)
+                   == 0)
+            {
+                break;
+            }
+        }
+
+        if (mask->name.len == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid value \"%V\", write \"off\", or some "
+                               "of \"error\", \"timeout\", "
+                               "\"invalid_response\", \"setup\", \"421\" and "
+                               "\"4xx\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        if (pcf->next_upstream & mask->mask) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "duplicate value \"%V\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        pcf->next_upstream |= NGX_CONF_BITMASK_SET | mask->mask;
+    }
+
+    if ((pcf->next_upstream & NGX_MAIL_POLICY_NEXT_OFF)
+        && cf->args->nelts > 2)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"off\" excludes all others, write \"off\" alone "
+                           "or leave it out");
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -21,6 +21,10 @@ typedef struct {
     ngx_msec_t                     connect_timeout;
     ngx_msec_t                     final_timeout;
 
+    ngx_uint_t                     next_upstream;   /* NGX_MAIL_POLICY_NEXT_ */
+    ngx_uint_t                     next_tries;
+    ngx_msec_t                     next_timeout;
+
     ngx_flag_t                     ssl;
     ngx_uint_t                     starttls;    /* ..._STARTTLS_... */
     ngx_uint_t                     ssl_protocols;

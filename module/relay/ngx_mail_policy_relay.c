@@ -173,9 +173,12 @@ ngx_mail_policy_relay_quit(ngx_mail_policy_relay_t *relay)
 
     ngx_mail_policy_relay_rest(relay);
 
-    if (ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_QUIT, NULL,
-                                      NULL)
-        != NGX_OK)
+    /* what waits to be sent has an owner that may be gone by then */
+
+    if (ngx_mail_policy_relay_rset(relay) != NGX_OK
+        || ngx_mail_policy_relay_command(relay, NGX_MAIL_POLICY_RELAY_QUIT,
+                                         NULL, NULL)
+           != NGX_OK)
     {
         ngx_mail_policy_relay_close(relay);
         return;

@@ -34,8 +34,6 @@ static ngx_int_t ngx_mail_policy_rcpt_routed(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt);
 static ngx_int_t ngx_mail_policy_rcpt_mail(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt);
-static ngx_uint_t ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state);
 static ngx_int_t ngx_mail_policy_rcpt_divert(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t *upstream);
 static void ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt);
@@ -157,9 +155,7 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
 }
 
 
-/* 1 if all others have a state below, are refused, or come behind it */
-
-static ngx_uint_t
+ngx_uint_t
 ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state)
 {

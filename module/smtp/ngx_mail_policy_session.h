@@ -115,8 +115,9 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_upstream_t     *upstream;
     ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
     ngx_mail_policy_balance_t       balance;    /* among its peers */
-    ngx_mail_policy_peer_t         *again;  /* to be asked once more, is
-                                               acquired */
+    ngx_uint_t                      tries;  /* relays that were asked */
+    ngx_uint_t                      lost;   /* of them, over MAIL */
+    ngx_msec_t                      first_try;
     ngx_msec_t                      delayed;    /* by limits */
 
     mpol_header_t                   header;
@@ -145,6 +146,8 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        mail_answered:1;  /* to the client */
     unsigned                        relay_told:1;  /* the client knows an
                                                       answer of the relay */
+    unsigned                        rcpt_told:1;  /* ... of what it says of a
+                                                      recipient */
     unsigned                        peer_failed:1;  /* one of its group */
     unsigned                        relay_lost:1;
     unsigned                        bdat:1;   /* the client sends chunks */
@@ -443,6 +446,26 @@ void ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
 ngx_int_t ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t);
 
 /*
+ * What is passed to the next relay.  try: one is asked; reset: another group,
+ * or all of it anew; allowed: 1 if a failure of this kind, one of
+ * NGX_MAIL_POLICY_NEXT_..., is.
+ */
+void ngx_mail_policy_next_try(ngx_mail_policy_transaction_t *t);
+void ngx_mail_policy_next_reset(ngx_mail_policy_transaction_t *t);
+ngx_uint_t ngx_mail_policy_next_allowed(ngx_mail_policy_transaction_t *t,
+    ngx_uint_t condition);
+
+/*
+ * Of the session's relay, which has failed.  stale: 1 if it is to be connected
+ * to anew; failure: 1 if that counts against it, to be asked once.
+ */
+ngx_uint_t ngx_mail_policy_next_stale(ngx_mail_policy_transaction_t *t);
+ngx_uint_t ngx_mail_policy_next_failure(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_relay_stage_e stage);
+ngx_uint_t ngx_mail_policy_next_condition(
+    ngx_mail_policy_relay_cause_e cause);
+
+/*
  * All of the transaction goes to another group, which is asked anew: divert,
  * as a limit says so; reroute, as the route of a recipient is another one.
  */
@@ -450,6 +473,10 @@ void ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_upstream_t *upstream);
 void ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_upstream_t *upstream);
+
+/* 1 if all others have a state below, are refused, or come behind it */
+ngx_uint_t ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state);
 
 /* moves each recipient on as far as it can go */
 void ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t);

@@ -286,7 +286,10 @@ ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     t->mail_asked = 0;
     t->mail_relayed = 0;
     t->relay_told = 0;
+    t->rcpt_told = 0;
     t->peer_failed = 0;
+
+    ngx_mail_policy_next_reset(t);
 }
 
 
@@ -464,10 +467,6 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
 
     s->transaction = NULL;
     s->envelope.record = NULL;
-
-    if (t->again) {
-        ngx_mail_policy_peer_release(t->again);
-    }
 
     ngx_destroy_pool(t->pool);
 }

@@ -9,10 +9,14 @@
  * happens when it fails.
  *
  * Until the client has been told anything that the relay said (relay_told), a
- * failed relay is replaced by the next one of its group, from MAIL on; after
- * that the rest of the transaction is deferred.  One that had been used before
- * and is lost without a reply to MAIL may have been closed while nobody used
- * it: then the same relay is asked again, by a new connection.
+ * failed relay is replaced by the next one of its group, from MAIL on, as
+ * proxy_next_upstream has it (..._next.c); after that the rest of the
+ * transaction is deferred.  A 4xx may be passed on likewise as long as the
+ * client has heard of no recipient (rcpt_told).
+ *
+ * One that had been used before and is lost without a reply to MAIL may have
+ * been closed while nobody used it: then the same relay is asked again, by a
+ * new connection.
  *
  * Events: the relay's replies, its failure, its room for more of the body.
  */
@@ -28,6 +32,10 @@
 
 static ngx_int_t ngx_mail_policy_transaction_connect(
     ngx_mail_policy_transaction_t *t);
+static ngx_int_t ngx_mail_policy_transaction_open(
+    ngx_mail_policy_transaction_t *t, ngx_mail_policy_peer_t *peer);
+static ngx_int_t ngx_mail_policy_transaction_ask(
+    ngx_mail_policy_transaction_t *t);
 static ngx_uint_t ngx_mail_policy_relay_is_us(ngx_connection_t *c,
     ngx_mail_policy_peer_t *peer);
 static void ngx_mail_policy_relay_replied(void *data,
@@ -40,10 +48,13 @@ static void ngx_mail_policy_relay_data_replied(
     ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
 static void ngx_mail_policy_relay_failed(void *data,
     ngx_mail_policy_relay_stage_e stage);
+static void ngx_mail_policy_relay_again(ngx_mail_policy_transaction_t *t);
 static ngx_str_t *ngx_mail_policy_relay_failure(
-    ngx_mail_policy_relay_stage_e stage);
+    ngx_mail_policy_relay_cause_e cause, ngx_mail_policy_relay_stage_e stage);
 static void ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
-    ngx_uint_t status, ngx_str_t *text);
+    ngx_uint_t condition, ngx_uint_t status, ngx_str_t *text);
+static void ngx_mail_policy_relay_restart(ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_relay_leave(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_relay_gone(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_relay_writable(void *data);
 static void ngx_mail_policy_relay_idle(void *data);
@@ -51,8 +62,8 @@ static void ngx_mail_policy_relay_idle(void *data);
 
 static ngx_str_t  ngx_mail_policy_relay_refuses_us =
     ngx_string("451 4.3.5 Relay configuration problem, try again later");
-
-
+static ngx_str_t  ngx_mail_policy_relay_ourselves =
+    ngx_string("451 4.3.0 Temporary server problem, try again later");
 static ngx_str_t  ngx_mail_policy_relay_insecure =
     ngx_string("451 4.7.5 No secure connection to the relay, try again later");
 
@@ -103,6 +114,19 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
         return NGX_ERROR;
     }
 
+    ngx_mail_policy_next_try(t);
+
+    return ngx_mail_policy_transaction_ask(t);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t)
+{
+    ngx_mail_policy_session_t  *s;
+
+    s = t->session;
+
     ngx_mail_policy_record_try(&t->record, t->pool, t->upstream,
                                s->relay->peer);
 
@@ -124,37 +148,42 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
-    peer = t->again;
-    t->again = NULL;
-
-    if (peer == NULL) {
-
-        for ( ;; ) {
-            peer = ngx_mail_policy_balance_next(&t->balance);
-            if (peer == NULL) {
-                return NGX_ERROR;
-            }
-
-            if (!ngx_mail_policy_relay_is_us(s->connection, peer)) {
-                break;
-            }
-
-            ngx_mail_policy_peer_release(peer);
+    for ( ;; ) {
+        peer = ngx_mail_policy_balance_next(&t->balance);
+        if (peer == NULL) {
+            return NGX_ERROR;
         }
 
-        s->relay = ngx_mail_policy_keep_get(t->upstream, s->conf->relay_conf,
-                                            peer, &s->envelope,
-                                            &ngx_mail_policy_relay_handlers,
-                                            s);
+        if (!ngx_mail_policy_relay_is_us(s->connection, peer)) {
+            break;
+        }
+
+        ngx_mail_policy_peer_release(peer);
     }
 
-    if (s->relay == NULL) {
-        s->relay = ngx_mail_policy_keep_open(t->upstream, s->conf->relay_conf,
-                                             peer, &s->envelope,
-                                             &ngx_mail_policy_relay_handlers,
-                                             s);
+    s->relay = ngx_mail_policy_keep_get(t->upstream, s->conf->relay_conf,
+                                        peer, &s->envelope,
+                                        &ngx_mail_policy_relay_handlers, s);
+    if (s->relay) {
+        s->relay_upstream = t->upstream;
+        return NGX_OK;
     }
 
+    return ngx_mail_policy_transaction_open(t, peer);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_transaction_open(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_peer_t *peer)
+{
+    ngx_mail_policy_session_t  *s;
+
+    s = t->session;
+
+    s->relay = ngx_mail_policy_keep_open(t->upstream, s->conf->relay_conf,
+                                         peer, &s->envelope,
+                                         &ngx_mail_policy_relay_handlers, s);
     if (s->relay == NULL) {
         ngx_mail_policy_peer_release(peer);
         return NGX_ERROR;
@@ -237,14 +266,22 @@ ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
 
         /* another one of the group may be able to */
 
-        ngx_mail_policy_keep_put(t->session->relay);
-        t->session->relay = NULL;
-
-        ngx_mail_policy_relay_next(t, reply->code, &text);
+        ngx_mail_policy_relay_leave(t->session);
+        ngx_mail_policy_relay_next(t, NGX_MAIL_POLICY_NEXT_UNABLE,
+                                   reply->code, &text);
         return;
     }
 
-    if (!t->lazy) {
+    if (reply->code < 500 && !t->relay_told
+        && ngx_mail_policy_next_allowed(t, NGX_MAIL_POLICY_NEXT_4XX))
+    {
+        ngx_mail_policy_relay_leave(t->session);
+        ngx_mail_policy_relay_next(t, NGX_MAIL_POLICY_NEXT_4XX, reply->code,
+                                   &text);
+        return;
+    }
+
+    if (!t->mail_answered) {
         ngx_mail_policy_transaction_refuse(t, reply->code, &text);
         return;
     }
@@ -252,6 +289,7 @@ ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
     /* MAIL was answered already: it is the recipients who hear of it */
 
     t->relay_told = 1;
+    t->rcpt_told = 1;
     t->mail_asked = 0;
     (void) ngx_mail_policy_relay_rset(t->session->relay);
 
@@ -267,9 +305,28 @@ ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
     ngx_mail_policy_transaction_t  *t;
 
     t = rcpt->transaction;
-    t->relay_told = 1;
 
     ngx_mail_policy_transaction_text(t, reply->code, reply, "1.5", &text);
+
+    /* who is on his way with it would have to go, too */
+
+    if (reply->code >= 400 && reply->code < 500 && !t->rcpt_told
+        && ngx_mail_policy_next_allowed(t, NGX_MAIL_POLICY_NEXT_4XX)
+        && ngx_mail_policy_rcpt_alone(t, rcpt, NGX_MAIL_POLICY_RCPT_RELAYING)
+        && ngx_mail_policy_balance_more(&t->balance))
+    {
+        /* the client was told no more than that MAIL is right */
+
+        t->relay_told = 0;
+
+        ngx_mail_policy_relay_leave(t->session);
+        ngx_mail_policy_relay_next(t, NGX_MAIL_POLICY_NEXT_4XX, reply->code,
+                                   &text);
+        return;
+    }
+
+    t->relay_told = 1;
+    t->rcpt_told = 1;
 
     if (reply->code < 300) {
         ngx_mail_policy_rcpt_accept(rcpt, &text);
@@ -306,69 +363,91 @@ ngx_mail_policy_relay_data_replied(ngx_mail_policy_transaction_t *t,
 static void
 ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
 {
-    ngx_uint_t                      stale;
-    ngx_mail_policy_peer_t         *peer;
     ngx_mail_policy_session_t      *s = data;
+    ngx_mail_policy_relay_cause_e   cause;
     ngx_mail_policy_transaction_t  *t;
 
     t = s->transaction;
-
-    peer = s->relay->peer;
-
-    /* it was used before, and the relay may have closed it meanwhile */
-
-    stale = (s->relay->reused
-             && s->relay->cause != NGX_MAIL_POLICY_RELAY_TIMEOUT);
-
-    /* it is this connection that may have kept the peer */
-
-    ngx_mail_policy_peer_acquire(peer);
-
-    ngx_mail_policy_relay_close(s->relay);
-    s->relay = NULL;
+    cause = s->relay->cause;
 
     /* an idle connection may well be closed by the relay */
 
     if (t == NULL || !t->mail_asked) {
-        ngx_mail_policy_peer_release(peer);
+        ngx_mail_policy_relay_close(s->relay);
+        s->relay = NULL;
         return;
     }
 
     ngx_mail_policy_record_tried(&t->record, 0);
 
-    if (!stale) {
-        ngx_mail_policy_upstream_report(peer, 1);
+    if (ngx_mail_policy_next_stale(t)) {
+        ngx_mail_policy_relay_again(t);
+        return;
     }
 
+    if (ngx_mail_policy_next_failure(t, stage)) {
+        ngx_mail_policy_upstream_report(s->relay->peer, 1);
+    }
+
+    ngx_mail_policy_relay_close(s->relay);
+    s->relay = NULL;
+
     if (t->dot || (t->data && stage >= NGX_MAIL_POLICY_RELAY_DATA)) {
-        ngx_mail_policy_peer_release(peer);
         ngx_mail_policy_body_lost(t);
         return;
     }
 
     if (t->relay_told) {
-        ngx_mail_policy_peer_release(peer);
         ngx_mail_policy_relay_gone(t);
         return;
     }
 
-    if (stale) {
-        t->again = peer;
+    t->peer_failed = 1;
 
-    } else {
-        ngx_mail_policy_peer_release(peer);
-        t->peer_failed = 1;
+    ngx_mail_policy_relay_next(t, ngx_mail_policy_next_condition(cause), 451,
+                               ngx_mail_policy_relay_failure(cause, stage));
+}
+
+
+/* another connection to the same one, which the first one has kept alive */
+
+static void
+ngx_mail_policy_relay_again(ngx_mail_policy_transaction_t *t)
+{
+    ngx_int_t                   rc;
+    ngx_mail_policy_relay_t    *stale;
+    ngx_mail_policy_session_t  *s;
+
+    s = t->session;
+    stale = s->relay;
+
+    ngx_mail_policy_peer_acquire(stale->peer);
+
+    rc = ngx_mail_policy_transaction_open(t, stale->peer);
+
+    ngx_mail_policy_relay_close(stale);
+
+    ngx_mail_policy_relay_restart(t);
+
+    if (rc != NGX_OK || ngx_mail_policy_transaction_ask(t) != NGX_OK) {
+        ngx_mail_policy_relay_next(t, 0, 452, &ngx_mail_policy_no_memory);
+        return;
     }
 
-    ngx_mail_policy_relay_next(t, 451, ngx_mail_policy_relay_failure(stage));
+    ngx_mail_policy_rcpts_kick(t);
 }
 
 
 /* what the client is told: nothing of what the relay has against us */
 
 static ngx_str_t *
-ngx_mail_policy_relay_failure(ngx_mail_policy_relay_stage_e stage)
+ngx_mail_policy_relay_failure(ngx_mail_policy_relay_cause_e cause,
+    ngx_mail_policy_relay_stage_e stage)
 {
+    if (cause == NGX_MAIL_POLICY_RELAY_OURSELVES) {
+        return &ngx_mail_policy_relay_ourselves;
+    }
+
     switch (stage) {
 
     case NGX_MAIL_POLICY_RELAY_TLS:
@@ -393,7 +472,44 @@ ngx_mail_policy_relay_failure(ngx_mail_policy_relay_stage_e stage)
 
 static void
 ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
-    ngx_uint_t status, ngx_str_t *text)
+    ngx_uint_t condition, ngx_uint_t status, ngx_str_t *text)
+{
+    ngx_mail_policy_relay_restart(t);
+
+    if (ngx_mail_policy_next_allowed(t, condition)
+        && ngx_mail_policy_transaction_relay(t) == NGX_OK)
+    {
+        ngx_mail_policy_rcpts_kick(t);
+        return;
+    }
+
+    /* who is away may be able to */
+
+    if (status >= 500
+        && (t->peer_failed
+            || ngx_mail_policy_balance_more(&t->balance)))
+    {
+        status = 451;
+        text = &ngx_mail_policy_no_relay;
+    }
+
+    if (!t->mail_answered) {
+        ngx_mail_policy_transaction_refuse(t, status, text);
+        return;
+    }
+
+    /* the next recipient may try again, and all of the group */
+
+    ngx_mail_policy_balance_again(&t->balance);
+    ngx_mail_policy_next_reset(t);
+    ngx_mail_policy_rcpts_refuse(t, status, text);
+}
+
+
+/* MAIL, and what was behind it, has to be said again */
+
+static void
+ngx_mail_policy_relay_restart(ngx_mail_policy_transaction_t *t)
 {
     ngx_queue_t             *q;
     ngx_mail_policy_rcpt_t  *rcpt;
@@ -411,31 +527,16 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
             rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
         }
     }
+}
 
-    if (ngx_mail_policy_transaction_relay(t) == NGX_OK) {
-        ngx_mail_policy_rcpts_kick(t);
-        return;
-    }
 
-    /* who is away may be able to */
+/* a relay that has answered, and whose answer is not the last word */
 
-    if (status >= 500
-        && (t->peer_failed
-            || ngx_mail_policy_balance_more(&t->balance)))
-    {
-        status = 451;
-        text = &ngx_mail_policy_no_relay;
-    }
-
-    if (!t->lazy) {
-        ngx_mail_policy_transaction_refuse(t, status, text);
-        return;
-    }
-
-    /* the next recipient may try again, and all of the group */
-
-    ngx_mail_policy_balance_again(&t->balance);
-    ngx_mail_policy_rcpts_refuse(t, status, text);
+static void
+ngx_mail_policy_relay_leave(ngx_mail_policy_session_t *s)
+{
+    ngx_mail_policy_keep_put(s->relay);
+    s->relay = NULL;
 }
 
 
