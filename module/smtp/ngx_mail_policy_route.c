@@ -93,6 +93,8 @@ ngx_mail_policy_route_fetch_rcpt(ngx_mail_policy_rcpt_t *rcpt)
     rcpt->fetch->recipient = rcpt->to.address;
     rcpt->fetch->recipient_domain = rcpt->domain;
 
+    s->envelope.found = &rcpt->fetch->found;
+
     ngx_mail_policy_fetch_start(rcpt->fetch, mask);
 
     return NGX_OK;

@@ -63,8 +63,8 @@ sub answer {
     my @words = @_;
 
     return ('', "+PONG$CRLF") if $words[0] eq 'PING';
-    return ('A2', "*2$CRLF\$13$CRLF\{PLAIN}secret$CRLF\$-1$CRLF")
-        if $words[0] eq 'HMGET';
+    return ('A2', "*" . (@words - 2) . "$CRLF\$13$CRLF\{PLAIN}secret$CRLF"
+        . "\$-1$CRLF" x (@words - 3)) if $words[0] eq 'HMGET';
     return ('A3', integers(charged(@words))) if is_charge(@words);
     return ('A4', integers(1));
 }
