@@ -32,13 +32,13 @@ mail {
     upstream kept {
         server     127.0.0.1:%%PORT_a%%  weight=1000 fail_timeout=1h;
         server     127.0.0.1:%%PORT_b%%  backup;
-        keepalive  4;
+        keepalive  1;
     }
 
     upstream fails {
         server     127.0.0.1:%%PORT_a%%  weight=1000 max_fails=0;
         server     127.0.0.1:%%PORT_b%%  backup;
-        keepalive  4;
+        keepalive  1;
     }
 
     map $recipient_domain $lazy {

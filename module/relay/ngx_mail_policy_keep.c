@@ -31,7 +31,7 @@
 #include "ngx_mail_policy_keep.h"
 
 
-#define NGX_MAIL_POLICY_KEEP_REST  1000     /* a session's own, unused */
+#define NGX_MAIL_POLICY_KEEP_REST  1000     /* its client may come again */
 
 
 static ngx_mail_policy_relay_t *ngx_mail_policy_keep_find(
@@ -136,8 +136,10 @@ ngx_mail_policy_keep_get(ngx_mail_policy_upstream_t *upstream,
 
 
 /*
- * Of those that nothing has to be said to the last one used, so that others
- * time out; else the last one of those that can be told of another client.
+ * The last one used of those that nothing has to be said to, so that others
+ * time out.  Where there is none, one that can be told of another client: not
+ * one that was used a moment ago, as its client may come again, and saves two
+ * round trips then; unless there is no room for a new one.
  */
 
 static ngx_mail_policy_relay_t *
@@ -146,10 +148,10 @@ ngx_mail_policy_keep_find(ngx_mail_policy_keep_t *keep,
     u_char *identity, size_t len)
 {
     ngx_queue_t              *q;
-    ngx_uint_t                same;
-    ngx_mail_policy_relay_t  *relay, *other;
+    ngx_mail_policy_relay_t  *relay, *other, *busy;
 
     other = NULL;
+    busy = NULL;
 
     for (q = ngx_queue_head(&keep->relays);
          q != ngx_queue_sentinel(&keep->relays);
@@ -164,23 +166,29 @@ ngx_mail_policy_keep_find(ngx_mail_policy_keep_t *keep,
             continue;
         }
 
-        same = ngx_mail_policy_relay_identified(relay, identity, len);
+        if (ngx_mail_policy_relay_identified(relay, identity, len)) {
 
-        if (!same && (other || !ngx_mail_policy_relay_renewable(relay))) {
+            if (ngx_mail_policy_relay_reusable(relay)) {
+                return relay;
+            }
+
+        } else if (!ngx_mail_policy_relay_renewable(relay)) {
             continue;
+
+        } else if (ngx_current_msec - relay->kept_since
+                   < NGX_MAIL_POLICY_KEEP_REST)
+        {
+            busy = relay;
+
+        } else if (other == NULL && ngx_mail_policy_relay_reusable(relay)) {
+            other = relay;
         }
+    }
 
-        /* the last look: the event that tells of its end may be to come */
-
-        if (!ngx_mail_policy_relay_reusable(relay)) {
-            continue;
-        }
-
-        if (same) {
-            return relay;
-        }
-
-        other = relay;
+    if (other == NULL && busy && keep->count == keep->max
+        && ngx_mail_policy_relay_reusable(busy))
+    {
+        return busy;
     }
 
     return other;
@@ -270,6 +278,7 @@ ngx_mail_policy_keep_put(ngx_mail_policy_relay_t *relay)
     ngx_mail_policy_relay_rest(relay);
 
     relay->kept = 1;
+    relay->kept_since = ngx_current_msec;
     relay->pc.connection->idle = 1;
 
     ngx_add_timer(&relay->idle, keep->timeout);

@@ -193,6 +193,7 @@ typedef struct {
 
     ngx_mail_policy_keep_t            *keep;      /* NULL: not to be kept */
     ngx_queue_t                        kept_queue;
+    ngx_msec_t                         kept_since;
     ngx_msec_t                         opened;
     ngx_event_t                        idle;      /* timer: of no use to its
                                                      owner; of no use at all */
