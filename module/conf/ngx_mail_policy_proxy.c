@@ -62,6 +62,13 @@ static ngx_conf_enum_t  ngx_mail_policy_proxy_starttls[] = {
 };
 
 
+static ngx_conf_enum_t  ngx_mail_policy_proxy_protocol_versions[] = {
+    { ngx_string("1"), 1 },
+    { ngx_string("2"), 2 },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_conf_bitmask_t  ngx_mail_policy_proxy_ssl_protocols[] = {
     { ngx_string("TLSv1"), NGX_SSL_TLSv1 },
     { ngx_string("TLSv1.1"), NGX_SSL_TLSv1_1 },
@@ -225,6 +232,27 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
       offsetof(ngx_mail_policy_proxy_conf_t, ssl_crl),
       NULL },
 
+    { ngx_string("proxy_bind"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE12,
+      ngx_mail_policy_proxy_bind,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("proxy_protocol_version"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, protocol_version),
+      &ngx_mail_policy_proxy_protocol_versions },
+
+    { ngx_string("proxy_xclient_required"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, xclient_required),
+      NULL },
+
       ngx_null_command
 };
 
@@ -270,6 +298,17 @@ ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf)
     conf->final_timeout = NGX_CONF_UNSET_MSEC;
     conf->next_tries = NGX_CONF_UNSET_UINT;
     conf->next_timeout = NGX_CONF_UNSET_MSEC;
+    conf->protocol_version = NGX_CONF_UNSET_UINT;
+    conf->xclient_required = NGX_CONF_UNSET;
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->bind = NULL;
+     *     conf->bind_value = NULL;
+     *     conf->bind_transparent = 0;
+     *     conf->bind_set = 0;
+     */
 
     ngx_mail_policy_proxy_ssl_create(conf);
 
@@ -302,6 +341,11 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
                                   |NGX_MAIL_POLICY_NEXT_SETUP
                                   |NGX_MAIL_POLICY_NEXT_421));
 
+    ngx_conf_merge_uint_value(conf->protocol_version, prev->protocol_version,
+                              1);
+    ngx_conf_merge_value(conf->xclient_required, prev->xclient_required, 0);
+
+    ngx_mail_policy_proxy_bind_merge(conf, prev);
     ngx_mail_policy_proxy_ssl_merge(conf, prev);
 
     pscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_policy_module);
@@ -321,6 +365,7 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     relay->log = cscf->error_log;
 
     if (ngx_mail_policy_proxy_stock(cf, conf) != NGX_OK
+        || ngx_mail_policy_proxy_bind_init(cf, conf) != NGX_OK
         || ngx_mail_policy_proxy_ssl_init(cf, conf) != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -341,9 +386,10 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
 {
-    ngx_flag_t  *xclient, *smtp_auth;
-    ngx_msec_t  *timeout;
-    ngx_uint_t  *protocol;
+    ngx_flag_t                *xclient, *smtp_auth;
+    ngx_msec_t                *timeout;
+    ngx_uint_t                *protocol;
+    ngx_mail_core_srv_conf_t  *cscf;
 
     xclient = ngx_mail_policy_stock_value(cf, &ngx_mail_proxy_module,
                                           "xclient");
@@ -368,10 +414,27 @@ ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
     }
 
     if (*protocol) {
-        return ngx_mail_policy_stock_refuse(cf, "proxy_protocol");
+        conf->relay.proxy_protocol = (*protocol == 1) ? conf->protocol_version
+                                                      : *protocol;
     }
 
     conf->relay.xclient = *xclient;
+
+    if (conf->xclient_required) {
+
+        if (!*xclient) {
+            cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"proxy_xclient_required on\" contradicts "
+                          "\"xclient off\": write \"xclient on;\" for server "
+                          "in %s:%ui", cscf->file_name, cscf->line);
+            return NGX_ERROR;
+        }
+
+        conf->relay.xclient = NGX_MAIL_POLICY_XCLIENT_REQUIRED;
+    }
+
     conf->relay.reply_timeout = ngx_min(*timeout,
                                         NGX_MAIL_POLICY_REPLY_TIMEOUT);
 

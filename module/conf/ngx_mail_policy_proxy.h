@@ -20,6 +20,13 @@
 typedef struct {
     ngx_msec_t                     connect_timeout;
     ngx_msec_t                     final_timeout;
+    ngx_uint_t                     protocol_version;
+    ngx_flag_t                     xclient_required;
+
+    ngx_addr_t                    *bind;
+    ngx_mail_policy_value_t       *bind_value;  /* with variables */
+    unsigned                       bind_transparent:1;
+    unsigned                       bind_set:1;
 
     ngx_uint_t                     next_upstream;   /* NGX_MAIL_POLICY_NEXT_ */
     ngx_uint_t                     next_tries;
@@ -43,6 +50,15 @@ typedef struct {
 
     ngx_mail_policy_relay_conf_t   relay;       /* what comes of it */
 } ngx_mail_policy_proxy_conf_t;
+
+
+/* "proxy_bind" */
+char *ngx_mail_policy_proxy_bind(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_mail_policy_proxy_bind_merge(ngx_mail_policy_proxy_conf_t *conf,
+    ngx_mail_policy_proxy_conf_t *prev);
+ngx_int_t ngx_mail_policy_proxy_bind_init(ngx_conf_t *cf,
+    ngx_mail_policy_proxy_conf_t *conf);
 
 
 /* "proxy_ssl_password_file" */

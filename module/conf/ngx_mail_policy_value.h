@@ -32,7 +32,7 @@
                                            the log only */
 
 
-typedef struct {
+typedef struct ngx_mail_policy_value_s {
     ngx_str_t        text;              /* as in the configuration */
     ngx_array_t     *parts;             /* NULL: text is the value */
     ngx_uint_t       phase;             /* NGX_MAIL_POLICY_AT_... */

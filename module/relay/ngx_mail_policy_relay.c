@@ -99,7 +99,11 @@ ngx_mail_policy_relay_open(const ngx_mail_policy_relay_conf_t *conf,
     relay->pc.log = &relay->log;
     relay->pc.log_error = NGX_ERROR_ERR;
 
-    rc = ngx_event_connect_peer(&relay->pc);
+    rc = ngx_mail_policy_relay_bind(relay);
+
+    if (rc == NGX_OK) {
+        rc = ngx_event_connect_peer(&relay->pc);
+    }
 
     if (rc == NGX_ERROR) {
 

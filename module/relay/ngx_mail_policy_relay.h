@@ -84,6 +84,9 @@ typedef struct {
 } ngx_mail_policy_relay_handlers_t;
 
 
+/* xclient, beside off and on: proxy_xclient_required */
+#define NGX_MAIL_POLICY_XCLIENT_REQUIRED   2
+
 /* proxy_starttls */
 #define NGX_MAIL_POLICY_STARTTLS_OFF       0
 #define NGX_MAIL_POLICY_STARTTLS_ON        1
@@ -96,12 +99,17 @@ typedef struct {
     ngx_msec_t                         reply_timeout;
     ngx_msec_t                         final_timeout;
     size_t                             min_data_rate; /* that it takes */
-    ngx_uint_t                         xclient;   /* use it where offered */
+    ngx_uint_t                         xclient;   /* use it where offered; or
+                                                     ..._XCLIENT_REQUIRED */
+    ngx_uint_t                         proxy_protocol;    /* 1, 2; 0: none */
+    ngx_addr_t                        *bind;      /* or NULL */
+    struct ngx_mail_policy_value_s    *bind_value;    /* goes first */
     ngx_uint_t                         starttls;  /* ..._STARTTLS_... */
     ngx_ssl_t                         *ssl;       /* NULL: always in clear */
     ngx_mail_policy_tls_sessions_t    *ssl_sessions;  /* NULL: not kept */
     ngx_str_t                          ssl_name;  /* empty: as the peer's
                                                      "server" says */
+    unsigned                           bind_transparent:1;
     unsigned                           ssl_at_once:1; /* without STARTTLS */
     unsigned                           ssl_verify:1;
     unsigned                           ssl_server_name:1; /* SNI */
@@ -326,6 +334,12 @@ void ngx_mail_policy_relay_early_reply(ngx_mail_policy_relay_t *relay,
 
 /* the connection stands: what comes first */
 ngx_int_t ngx_mail_policy_relay_connected(ngx_mail_policy_relay_t *relay);
+
+/* where the connection is to come from: NGX_OK, or NGX_ERROR no memory */
+ngx_int_t ngx_mail_policy_relay_bind(ngx_mail_policy_relay_t *relay);
+
+/* the PROXY protocol's header: NGX_OK, or NGX_ERROR no memory */
+ngx_int_t ngx_mail_policy_relay_proxy(ngx_mail_policy_relay_t *relay);
 
 /* all has gone out that was to be said in clear: the handshake */
 void ngx_mail_policy_relay_tls(ngx_mail_policy_relay_t *relay);

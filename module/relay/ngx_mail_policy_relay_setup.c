@@ -45,6 +45,15 @@ static ngx_int_t ngx_mail_policy_relay_identify(
 ngx_int_t
 ngx_mail_policy_relay_connected(ngx_mail_policy_relay_t *relay)
 {
+    if (relay->conf->proxy_protocol) {
+
+        if (ngx_mail_policy_relay_proxy(relay) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
+    }
+
     if (relay->conf->ssl_at_once) {
         relay->stage = NGX_MAIL_POLICY_RELAY_TLS;
         ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
@@ -176,6 +185,16 @@ ngx_mail_policy_relay_offered(ngx_mail_policy_relay_t *relay)
         }
 
         relay->clear = 1;
+    }
+
+    if (relay->conf->xclient == NGX_MAIL_POLICY_XCLIENT_REQUIRED
+        && relay->xclient_sent == 0
+        && !(relay->ehlo.xclient & MPOL_XCLIENT_ADDR))
+    {
+        relay->stage = NGX_MAIL_POLICY_RELAY_XCLIENT;
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_REFUSED,
+                                      "relay does not offer XCLIENT ADDR");
+        return NGX_OK;
     }
 
     if (relay->conf->xclient

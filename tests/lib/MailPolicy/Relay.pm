@@ -38,7 +38,7 @@ package MailPolicy::Relay;
 # extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,
 # store => 0 (keeps nothing, for speed), certificate => { cert => file,
 # key => file, at_once => 1, ... } for TLS, see MailPolicy::Relay::Tls; at_once
-# is TLS without STARTTLS.
+# is TLS without STARTTLS; proxy_protocol => 1: its header comes first.
 #
 # What a connection may use is what its own EHLO was told, also where that
 # was a rule's reply: BDAT, parameters, addresses that are not ASCII, and
@@ -243,6 +243,12 @@ sub said_in_clear {
 
     return map { s/^-- TLS .*//msr =~ /^C: (.*)$/mg } $self->transcripts();
 }
+
+# where each connection came from, and what the PROXY protocol said of it:
+# version, v2's command, addresses and ports
+
+sub sources { return map { /^-- from (.*)$/mg } $_[0]->transcripts() }
+sub proxied { return map { /^-- PROXY (.*)$/mg } $_[0]->transcripts() }
 
 # what was agreed on, for each connection with TLS: "TLSv1.3 new name=...
 # cipher=... client=..."

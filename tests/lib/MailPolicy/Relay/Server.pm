@@ -12,7 +12,8 @@ use warnings;
 use Errno ();
 use IO::Socket::INET;
 use JSON::PP ();
-use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
+use Socket qw(AF_INET AF_INET6 inet_ntop IPPROTO_TCP SOL_SOCKET SO_LINGER
+    TCP_NODELAY);
 use Storable ();
 use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
@@ -159,7 +160,7 @@ sub configure {
     for my $name (keys %$set) {
         my $value = $set->{$name};
 
-        if ($name eq 'extensions' || $name eq 'hostname') {
+        if ($name =~ /^(?:extensions|hostname|proxy_protocol)$/) {
             $self->{$name} = $value;
         } elsif ($name eq 'certificate') {
             $self->{certificate} = $value;
@@ -207,6 +208,7 @@ sub accept {
     };
 
     $self->journal($c, 'connection', '');
+    $self->note($c, '-- from ' . $socket->peerhost());
     $self->{connections}{ $c->{fd} } = $c;
 
     $self->begin_tls($c)
@@ -243,6 +245,12 @@ sub read {
     my $n = sysread($c->{socket}, my $octets, 262144);
 
     return if !defined $n && ($!{EAGAIN} || $!{EINTR});
+
+    if ($n && $self->{proxy_protocol} && !$c->{proxied}) {
+        $octets = $self->proxy_header($c, $octets);
+        $n = length $octets;
+        return if !$n;
+    }
 
     if ($n && $c->{tls}) {
         $octets = $self->decrypt($c, $octets) // return;
@@ -316,6 +324,40 @@ sub waits {
 
     return $c->{wire} ne ''
         || ($c->{out} ne '' && (!$c->{tls} || $c->{tls}->done()));
+}
+
+
+# the header of the PROXY protocol, of either version; what is behind it
+
+sub proxy_header {
+    my ($self, $c, $octets) = @_;
+
+    $octets = ($c->{head} // '') . $octets;
+
+    if ($octets =~ s/^PROXY ([^\r\n]*)\r\n//) {
+        $c->{proxied} = "1 $1";
+
+    } elsif ($octets =~ /^\r\n\r\n\0\r\nQUIT\n(.)(.)(..)/s
+             && length($octets) >= 16 + unpack('n', $3))
+    {
+        my ($command, $family, $length) = (ord $1, ord $2, unpack('n', $3));
+        my $at = $family == 0x11 ? 'a4a4nn' : 'a16a16nn';
+        my ($source, $destination, @ports) =
+            unpack($at, substr($octets, 16, $length));
+        my $kind = $family == 0x11 ? AF_INET : AF_INET6;
+
+        $c->{proxied} = "2 $command " . ($family
+            ? join(' ', inet_ntop($kind, $source),
+                inet_ntop($kind, $destination), @ports) : 'none');
+        substr($octets, 0, 16 + $length, '');
+
+    } else {
+        $c->{head} = $octets;
+        return '';
+    }
+
+    $self->note($c, "-- PROXY $c->{proxied}");
+    return $octets;
 }
 
 
