@@ -12,7 +12,7 @@ use lib "$FindBin::Bin/../tests/lib";
 use Test::More;
 
 use MailPolicy;
-use MailPolicy::Example qw(runnable);
+use MailPolicy::Example qw(complete_text runnable);
 
 my $t = MailPolicy->new();
 my $ROOT = $t->root();
@@ -36,8 +36,7 @@ for my $file (@examples) {
     like($readme, qr/\Q$name\E/, "$name: is in README.md");
 }
 
-my ($example) = $readme
-    =~ /^## A complete example\n.*?^```nginx\n(.*?)^```$/ms;
+my $example = complete_text($t);
 
 ok(defined $example, 'README.md has a complete example')
     and passes('README.md', $example);

@@ -16,10 +16,23 @@ use warnings;
 
 use Exporter qw(import);
 
-our @EXPORT_OK = qw(at commands example_text run_example runnable);
+our @EXPORT_OK = qw(at commands complete_text example_text run_example
+    runnable);
 
 
 sub at { return 'at_' . $_[0] =~ s/\W/_/gr }
+
+
+# the configuration that README.md prints whole
+
+sub complete_text {
+    my ($t) = @_;
+
+    my ($text) = $t->read_file($t->root() . '/README.md')
+        =~ /^## A complete example\n.*?^```nginx\n(.*?)^```$/ms;
+
+    return $text;
+}
 
 
 sub example_text {
@@ -54,11 +67,13 @@ sub addresses {
 
 # Writes the configuration, with a Redis and a relay for each address in it,
 # but for those in option "without", and runs nginx: the Redis, and relays by
-# their printed addresses.
+# their printed addresses.  relay => { ... }: what they are, see
+# MailPolicy::Relay.
 
 sub run_example {
-    my ($t, $text, %option) = @_;
+    my ($t, $printed, %option) = @_;
 
+    my $text = $printed;
     my %without = map { $_ => 1 } @{ $option{without} || [] };
     my ($redis, %relay);
 
@@ -66,13 +81,16 @@ sub run_example {
         $redis = $t->run_redis(name => at($1));
     }
 
-    for my $address ($text =~ /^\s+(?:server|proxy_pass) +([\w.-]+:\d+)/mg) {
-        $relay{$address} //= $t->run_relay(name => at($address))
+    $text =~ s/^\s*#.*//mg;
+
+    for my $address ($text =~ /\b(?:server|proxy_pass) +([\w.-]+:\d+)/g) {
+        $relay{$address} //= $t->run_relay(name => at($address),
+                %{ $option{relay} || {} })
             unless $without{$address};
     }
 
     $t->certificate('mail') if $text =~ m{/mail\.crt};
-    $t->conf(runnable($text));
+    $t->conf(runnable($printed));
     $t->run_nginx();
 
     return ($redis, \%relay);
