@@ -54,4 +54,10 @@ ngx_int_t ngx_mail_policy_dynamic_get(ngx_mail_policy_upstreams_t *all,
 void ngx_mail_policy_dynamic_cancel(ngx_mail_policy_dynamic_t *d);
 
 
+/* of a worker: none yet; drops those that were not used for so many seconds */
+void ngx_mail_policy_dynamic_init(ngx_mail_policy_upstreams_t *all);
+void ngx_mail_policy_dynamic_expire(ngx_mail_policy_upstreams_t *all,
+    time_t unused);
+
+
 #endif /* NGX_MAIL_POLICY_DYNAMIC_H */

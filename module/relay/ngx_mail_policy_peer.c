@@ -34,22 +34,17 @@ static void ngx_mail_policy_peer_free(ngx_mail_policy_peer_t *peer);
 ngx_int_t
 ngx_mail_policy_peer_attach(ngx_mail_policy_peer_t *peer)
 {
-    u_char                        *p;
-    ngx_str_t                      key, *group, *server;
+    ngx_str_t                      key;
     ngx_mail_policy_peer_state_t  *state;
 
-    group = &peer->upstream->name;
-    server = &peer->server->name;
+    state = NULL;
 
-    key.len = group->len + server->len + peer->name.len + NGX_INT_T_LEN + 3;
-    key.data = ngx_alloc(key.len, ngx_cycle->log);
-    if (key.data == NULL) {
+    if (ngx_mail_policy_peer_key(peer->upstream, peer->server, &peer->name,
+                                 &key)
+        == NULL)
+    {
         return NGX_ERROR;
     }
-
-    p = ngx_sprintf(key.data, "%V%Z%V%Z%ui%Z%V", group, server,
-                    peer->server->ordinal, &peer->name);
-    key.len = p - key.data;
 
     peer->share = ngx_mail_policy_peer_share_get(peer->upstream->zone, &key,
                                                  &state);
@@ -60,7 +55,8 @@ ngx_mail_policy_peer_attach(ngx_mail_policy_peer_t *peer)
         if (peer->upstream->zone) {
             ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                           "no shared memory for relay \"%V\" of \"%V\": its "
-                          "state is this worker's own", &peer->name, group);
+                          "state is this worker's own", &peer->name,
+                          &peer->upstream->name);
         }
 
         state = ngx_calloc(sizeof(ngx_mail_policy_peer_state_t),
@@ -82,6 +78,33 @@ ngx_mail_policy_peer_attach(ngx_mail_policy_peer_t *peer)
     ngx_mail_policy_peer_unlock(peer->upstream->zone);
 
     return NGX_OK;
+}
+
+
+u_char *
+ngx_mail_policy_peer_key(ngx_mail_policy_upstream_t *upstream,
+    ngx_mail_policy_server_t *server, ngx_str_t *name, ngx_str_t *key)
+{
+    u_char     *p;
+    ngx_str_t   empty = ngx_null_string;
+
+    if (name == NULL) {
+        name = &empty;
+    }
+
+    key->len = upstream->name.len + server->name.len + name->len
+               + NGX_INT_T_LEN + 3;
+
+    key->data = ngx_alloc(key->len, ngx_cycle->log);
+    if (key->data == NULL) {
+        return NULL;
+    }
+
+    p = ngx_sprintf(key->data, "%V%Z%V%Z%ui%Z%V", &upstream->name,
+                    &server->name, server->ordinal, name);
+    key->len = p - key->data;
+
+    return key->data;
 }
 
 

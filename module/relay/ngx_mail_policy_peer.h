@@ -98,6 +98,10 @@ void ngx_mail_policy_upstream_learn(ngx_mail_policy_peer_t *peer,
 
 /* of the groups: */
 
+/* the key of its state, without an address (NULL), on the heap; NULL: none */
+u_char *ngx_mail_policy_peer_key(ngx_mail_policy_upstream_t *upstream,
+    ngx_mail_policy_server_t *server, ngx_str_t *name, ngx_str_t *key);
+
 /* finds or makes its state; NGX_OK, or NGX_ERROR: no memory at all */
 ngx_int_t ngx_mail_policy_peer_attach(ngx_mail_policy_peer_t *peer);
 
@@ -132,6 +136,13 @@ ngx_mail_policy_peer_share_t *ngx_mail_policy_peer_share_get(
     ngx_mail_policy_peer_state_t **state);
 void ngx_mail_policy_peer_share_put(ngx_mail_policy_peer_zone_t *zone,
     ngx_mail_policy_peer_share_t *share);
+
+/*
+ * The rest of those keys that begin with this, and that a worker has a part
+ * in, as strings on the pool.
+ */
+ngx_int_t ngx_mail_policy_peer_zone_keys(ngx_mail_policy_peer_zone_t *zone,
+    ngx_str_t *begin, ngx_pool_t *pool, ngx_array_t *keys);
 
 /* n connections more, or less; under the lock */
 void ngx_mail_policy_peer_share_count(ngx_mail_policy_peer_zone_t *zone,

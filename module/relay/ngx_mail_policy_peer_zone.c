@@ -436,6 +436,54 @@ ngx_mail_policy_peer_share_count(ngx_mail_policy_peer_zone_t *zone,
 }
 
 
+ngx_int_t
+ngx_mail_policy_peer_zone_keys(ngx_mail_policy_peer_zone_t *zone,
+    ngx_str_t *begin, ngx_pool_t *pool, ngx_array_t *keys)
+{
+    ngx_str_t                    *key;
+    ngx_rbtree_t                 *tree;
+    ngx_rbtree_node_t            *n;
+    ngx_mail_policy_peer_node_t  *node;
+
+    ngx_mail_policy_peer_lock(zone);
+
+    tree = &zone->sh->rbtree;
+
+    for (n = (tree->root == tree->sentinel)
+             ? NULL : ngx_rbtree_min(tree->root, tree->sentinel);
+         n;
+         n = ngx_rbtree_next(tree, n))
+    {
+        node = (ngx_mail_policy_peer_node_t *) n;
+
+        if (node->shares == 0
+            || node->sn.str.len <= begin->len
+            || ngx_memcmp(node->key, begin->data, begin->len) != 0)
+        {
+            continue;
+        }
+
+        key = ngx_array_push(keys);
+        if (key == NULL) {
+            break;
+        }
+
+        key->len = node->sn.str.len - begin->len;
+        key->data = ngx_pnalloc(pool, key->len);
+
+        if (key->data == NULL) {
+            break;
+        }
+
+        ngx_memcpy(key->data, node->key + begin->len, key->len);
+    }
+
+    ngx_mail_policy_peer_unlock(zone);
+
+    return n ? NGX_ERROR : NGX_OK;
+}
+
+
 /* a new one is idle */
 
 static ngx_mail_policy_peer_node_t *

@@ -19,6 +19,7 @@
 #include <ngx_mail.h>
 
 #include "ngx_mail_policy_conf.h"
+#include "ngx_mail_policy_keep.h"
 
 
 static ngx_mail_policy_upstream_t *ngx_mail_policy_upstream_new(
@@ -337,6 +338,34 @@ ngx_mail_policy_upstream_peer_add(ngx_mail_policy_upstream_t *upstream,
     upstream->present++;
 
     return peer;
+}
+
+
+void
+ngx_mail_policy_upstream_peer_remove(ngx_mail_policy_upstream_t *upstream,
+    ngx_mail_policy_peer_t *peer)
+{
+    upstream->peers[peer->index] = NULL;
+    upstream->present--;
+
+    ngx_mail_policy_keep_forget(upstream, peer);
+    ngx_mail_policy_peer_leave(peer);
+}
+
+
+void
+ngx_mail_policy_upstream_leave(ngx_mail_policy_upstream_t *upstream)
+{
+    ngx_uint_t  i;
+
+    ngx_mail_policy_upstream_resolve_stop(upstream);
+
+    for (i = 0; i < upstream->npeers; i++) {
+        if (upstream->peers[i]) {
+            ngx_mail_policy_upstream_peer_remove(upstream,
+                                                 upstream->peers[i]);
+        }
+    }
 }
 
 

@@ -55,6 +55,9 @@ struct ngx_mail_policy_server_s {
 
     ngx_str_t                    host;          /* "resolve": asked for */
     in_port_t                    port;
+    ngx_event_t                  ask;           /* when that is due */
+    ngx_resolver_ctx_t          *asking;        /* NULL: nothing is asked */
+    ngx_mail_policy_upstream_t  *upstream;      /* its group, then */
 
     unsigned                     backup:1;
     unsigned                     down:1;
@@ -83,11 +86,16 @@ struct ngx_mail_policy_upstream_s {
     ngx_resolver_t              *resolver;      /* of "resolve", or NULL */
     ngx_msec_t                   resolver_timeout;
 
+    /* NULL, or told of each answer; may drop the group */
+    void                       (*resolved)(ngx_mail_policy_upstream_t *u);
+    void                        *data;
+
     ngx_uint_t                   refs;          /* of peers in use */
 
     u_char                      *file;          /* where it was defined */
     ngx_uint_t                   line;
     unsigned                     implicit:1;    /* of "proxy_pass" */
+    unsigned                     dynamic:1;     /* made at run time */
 };
 
 
@@ -96,6 +104,11 @@ typedef struct {
     ngx_array_t                 *upstreams;     /* ..._upstream_t * */
     ngx_mail_policy_peer_zone_t *zone;
     ngx_event_t                  tick;
+
+    ngx_rbtree_t                 dynamic;       /* groups of run time */
+    ngx_rbtree_node_t            sentinel;
+    ngx_queue_t                  recent;        /* the last used first */
+    ngx_uint_t                   ndynamic;
 
     ngx_resolver_t              *resolver;      /* of mail{}, or NULL */
     ngx_msec_t                   resolver_timeout;
@@ -177,6 +190,19 @@ ngx_int_t ngx_mail_policy_upstream_points(
 ngx_mail_policy_peer_t *ngx_mail_policy_upstream_peer_add(
     ngx_mail_policy_upstream_t *upstream, ngx_mail_policy_server_t *server,
     ngx_addr_t *addr, ngx_pool_t *pool);
+
+/* one address less, its peer is gone with the last connection to it */
+void ngx_mail_policy_upstream_peer_remove(
+    ngx_mail_policy_upstream_t *upstream, ngx_mail_policy_peer_t *peer);
+
+/* all of them, and no more questions */
+void ngx_mail_policy_upstream_leave(ngx_mail_policy_upstream_t *upstream);
+
+/* the names of "resolve" are asked for from now on */
+void ngx_mail_policy_upstream_resolve_start(
+    ngx_mail_policy_upstream_t *upstream, ngx_log_t *log);
+void ngx_mail_policy_upstream_resolve_stop(
+    ngx_mail_policy_upstream_t *upstream);
 
 
 #endif /* NGX_MAIL_POLICY_UPSTREAM_H */

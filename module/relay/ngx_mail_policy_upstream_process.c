@@ -18,14 +18,14 @@
 #include <ngx_mail.h>
 
 #include "ngx_mail_policy_conf.h"
+#include "ngx_mail_policy_dynamic.h"
 
 
-#define NGX_MAIL_POLICY_UPSTREAM_TICK  5000
+#define NGX_MAIL_POLICY_UPSTREAM_TICK    5000
+#define NGX_MAIL_POLICY_UPSTREAM_UNUSED  60     /* of run time, seconds */
 
 
 static void ngx_mail_policy_upstream_tick_handler(ngx_event_t *ev);
-static void ngx_mail_policy_upstream_leave(
-    ngx_mail_policy_upstream_t *upstream);
 static void ngx_mail_policy_upstream_cleanup(void *data);
 
 
@@ -37,6 +37,8 @@ ngx_mail_policy_upstream_init_process(ngx_cycle_t *cycle,
     ngx_event_t                  *ev;
     ngx_pool_cleanup_t           *cln;
     ngx_mail_policy_upstream_t  **upstream;
+
+    ngx_mail_policy_dynamic_init(all);
 
     cln = ngx_pool_cleanup_add(cycle->pool, 0);
     if (cln == NULL) {
@@ -60,6 +62,8 @@ ngx_mail_policy_upstream_init_process(ngx_cycle_t *cycle,
                 return NGX_ERROR;
             }
         }
+
+        ngx_mail_policy_upstream_resolve_start(upstream[i], cycle->log);
     }
 
     ev = &all->tick;
@@ -83,6 +87,7 @@ ngx_mail_policy_upstream_tick_handler(ngx_event_t *ev)
     all = ev->data;
 
     ngx_mail_policy_peer_zone_sweep(all->zone);
+    ngx_mail_policy_dynamic_expire(all, NGX_MAIL_POLICY_UPSTREAM_UNUSED);
 
     ngx_add_timer(ev, NGX_MAIL_POLICY_UPSTREAM_TICK);
 }
@@ -100,33 +105,15 @@ ngx_mail_policy_upstream_exit_process(ngx_mail_policy_upstreams_t *all)
 
     upstream = all->upstreams->elts;
 
+    /* a connection that is open still keeps its peer */
+
     for (i = 0; i < all->upstreams->nelts; i++) {
         ngx_mail_policy_upstream_leave(upstream[i]);
     }
 
+    ngx_mail_policy_dynamic_expire(all, -1);
+
     ngx_mail_policy_peer_zone_close(all->zone);
-}
-
-
-/* a connection that is open still keeps its peer */
-
-static void
-ngx_mail_policy_upstream_leave(ngx_mail_policy_upstream_t *upstream)
-{
-    ngx_uint_t               i;
-    ngx_mail_policy_peer_t  *peer;
-
-    for (i = 0; i < upstream->npeers; i++) {
-        peer = upstream->peers[i];
-
-        if (peer) {
-            upstream->peers[i] = NULL;
-            ngx_mail_policy_peer_leave(peer);
-        }
-    }
-
-    upstream->npeers = 0;
-    upstream->present = 0;
 }
 
 

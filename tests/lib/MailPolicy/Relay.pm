@@ -36,7 +36,7 @@ package MailPolicy::Relay;
 #
 # Where no rule matches, a good relay answers.  Further settings:
 # extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,
-# store => 0 (keeps nothing, for speed), certificate => { cert => file,
+# store => 0 (keeps nothing, for speed), address => '127.0.0.2', certificate => { cert => file,
 # key => file, at_once => 1, ... } for TLS, see MailPolicy::Relay::Tls; at_once
 # is TLS without STARTTLS; proxy_protocol => 1: its header comes first.
 #
@@ -65,6 +65,7 @@ sub new {
     my $self = bless {
         name => delete $option{name},
         port => delete $option{port},
+        address => delete $option{address} // '127.0.0.1',
         dir  => delete $option{dir},
         journals => [],
     }, $class;
@@ -96,6 +97,7 @@ sub start {
     my $server = MailPolicy::Relay::Server->new(
         name    => $self->{name},
         port    => $self->{port},
+        address => $self->{address},
         store   => $self->{store},
         control => $theirs,
         journal_file => $journal,

@@ -67,7 +67,7 @@ sub listen {
     my ($self) = @_;
 
     $self->{listener} //= IO::Socket::INET->new(
-        LocalAddr => '127.0.0.1', LocalPort => $self->{port},
+        LocalAddr => $self->{address}, LocalPort => $self->{port},
         Proto => 'tcp', Listen => 1024, ReuseAddr => 1,
     ) || die "relay $self->{name}: port $self->{port}: $!\n";
 }
