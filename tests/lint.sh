@@ -150,6 +150,15 @@ included_outside()
 }
 
 
+# ngx_config.h decides what the system's headers show, so it comes first
+
+core_first()
+{
+    find module -name '*.[ch]' -not -path 'module/core/*' -print0 \
+        | xargs -0 grep -m 1 -H '^# *include' | grep '"mpol_'
+}
+
+
 # form
 
 
@@ -238,6 +247,7 @@ check "core has no floats" core_floats
 check "includes go one way" includes
 check "hiredis only in store/" \
     included_outside module/store/ngx_mail_policy_redis hiredis
+check "nginx is included before core" core_first
 check "ngx_http only in status/" included_outside module/status/ ngx_http
 
 check "no tabs" in_sources '\t'

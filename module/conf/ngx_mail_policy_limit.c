@@ -14,8 +14,8 @@
  */
 
 
-#include "mpol_set.h"
 #include "ngx_mail_policy_directive.h"
+#include "mpol_set.h"
 
 
 /* of 65,536 that there are, see cmd_auth.c */

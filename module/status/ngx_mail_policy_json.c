@@ -9,8 +9,8 @@
  */
 
 
-#include "mpol_text.h"
 #include "ngx_mail_policy_json.h"
+#include "mpol_text.h"
 
 
 static ngx_int_t ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j,
