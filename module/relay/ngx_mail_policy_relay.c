@@ -222,13 +222,24 @@ ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay)
 static void
 ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay)
 {
+    ngx_event_t  *wev;
+
+    wev = relay->pc.connection->write;
     relay->pc.connection->close = 0;
 
     ngx_mail_policy_keep_remove(relay);
     ngx_mail_policy_relay_quit(relay);
 
-    if (!relay->closed) {
-        ngx_mail_policy_relay_write(relay);
+    if (relay->closed) {
+        return;
+    }
+
+    ngx_mail_policy_relay_write(relay);
+
+    /* or the wait would begin anew with the next event of anybody's */
+
+    if (wev->posted) {
+        ngx_delete_posted_event(wev);
     }
 }
 
