@@ -35,6 +35,9 @@
 
 #define NGX_MAIL_POLICY_RELAY_LINGER   5000     /* for the reply to QUIT */
 
+/* RFC 5321, section 4.5.3.2.4: what it takes until 354 */
+#define NGX_MAIL_POLICY_RELAY_DATA_TIMEOUT  120000
+
 
 static void ngx_mail_policy_relay_failure_handler(ngx_event_t *ev);
 static void ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay);
@@ -698,6 +701,9 @@ ngx_mail_policy_relay_timers(ngx_mail_policy_relay_t *relay)
 
             if (cmd->stage == NGX_MAIL_POLICY_RELAY_FINAL) {
                 timeout = relay->conf->final_timeout;
+
+            } else if (cmd->stage == NGX_MAIL_POLICY_RELAY_DATA) {
+                timeout = ngx_min(timeout, NGX_MAIL_POLICY_RELAY_DATA_TIMEOUT);
             }
         }
     }
