@@ -36,14 +36,79 @@ bad('map with three words', 'map $helo $a { a b c; }',
     qr/invalid number of the map parameters/);
 bad('map with one word', 'map $helo $a { a; }',
     qr/invalid number of the map parameters/);
-bad('map with a regular expression', 'map $helo $a { ~*^x 1; }',
-    qr/regular expression "~\*\^x" in a map is not supported by this version/);
-bad('map with hostnames', 'map $helo $a { hostnames; }',
-    qr/"hostnames" in a map is not supported by this version/);
+bad("map with the regular expression $_->[0]",
+    "map \$helo \$a { \"$_->[0]\" \"$_->[1]\"; }", $_->[2])
+    for [ '~(', 1, qr/pcre2?_compile\(\) failed: .* in "\("/ ],
+        [ '~', 1, qr/empty regular expression "~" in a map, write "\\~" for/ ],
+        [ '~*', 1, qr/empty regular expression "~\*" in a map/ ],
+        [ '~(x)', '$2', qr/"\$2" in "\$2", but the regular expression has 1 g/ ],
+        [ '~x', '$1', qr/"\$1" in "\$1", but the regular expression has 0 gr/ ],
+        [ '~(?<x>.)', '$y', qr/unknown "y" variable/ ];
+bad('map with a captured text where nothing is captured',
+    'map $helo $a { b $1; }', qr/unknown "1" variable/);
+bad("map with hostnames: $_", "map \$helo \$a { hostnames; $_ 1; }",
+    qr/invalid hostname or wildcard "\Q$_\E", write "example\.com", "\*\./)
+    for '*', 'a.*.b', '*a.b', 'a..b', '*.a.*';
+bad("map with hostnames: $_", "map \$helo \$a { hostnames; $_; }",
+    qr/conflicting parameter "/)
+    for 'a.b 1; A.b 2', '*.b 1; *.B 2', '.b 1; *.b 2', 'a.* 1; a.* 2';
+bad('map with hostnames behind a key', 'map $helo $a { b 1; hostnames; }',
+    qr/"hostnames" must be in front of the keys of a map/);
+bad("map_hash_$_ behind a map", "map \$helo \$a { } map_hash_$_ 128;",
+    qr/"map_hash_$_" directive must be in front of all "map" and "geo"/)
+    for qw(max_size bucket_size);
+bad("map_hash_$_ twice", "map_hash_$_ 128; map_hash_$_ 128;",
+    qr/"map_hash_$_" directive is duplicate/)
+    for qw(max_size bucket_size);
+bad("map_hash_$_ large", "map_hash_$_ large;", qr/invalid number/)
+    for qw(max_size bucket_size);
 bad('map of itself', 'map $a $a { }',
     qr/map of "a" variable leads back to itself/);
 bad('maps in a circle', 'map $c $a { } map $a $b { } map $helo $c { x $b; }',
     qr/map of "\w" variable leads back to itself/);
+
+
+# geo
+
+bad('geo to no variable', 'geo place { }', qr/invalid variable name "place"/);
+bad('geo of no variable', 'geo 127.0.0.1 $place { }',
+    qr/invalid variable name "127\.0\.0\.1"/);
+bad('geo over a variable that exists', 'geo $sender { }',
+    qr/duplicate "sender" variable/);
+bad('geo twice', 'geo $a { } geo $a { }', qr/duplicate "a" variable/);
+bad('geo and map', 'geo $a { } map $helo $a { }',
+    qr/duplicate "a" variable/);
+bad('geo of an unknown variable', 'geo $nobody $a { }',
+    qr/unknown "nobody" variable/);
+bad('geo of itself', 'geo $a $a { }',
+    qr/map of "a" variable leads back to itself/);
+bad('geo with two defaults', 'geo $a { default 1; default 2; }',
+    qr/duplicate default geo parameter/);
+bad("geo: $_", "geo \$a { $_; }", qr/invalid number of the geo parameters/)
+    for '127.0.0.1', '127.0.0.1 a b';
+bad("geo: $_", "geo \$a { $_ 1; }",
+    qr/invalid network "$_", write "192\.0\.2\.0\/24", or "ranges;" first/)
+    for qw(nothing 127.0.0.1/33 127.0.0 ::1/129 127.0.0.1-127.0.0.9);
+bad("geo, ranges: $_", "geo \$a { ranges; $_ 1; }",
+    qr/invalid range "$_", write "192\.0\.2\.1-192\.0\.2\.9"/)
+    for qw(nothing 127.0.0.1 127.0.0.0/8 127.0.0.2-127.0.0.1 127.0.0.1-
+           -127.0.0.1 ::1-::2 127.0.0.1-127.0.0.2-127.0.0.3);
+bad("geo, ranges: $_", "geo \$a { ranges; 10.0.0.5-10.0.0.9 1; $_ 2; }",
+    qr/range "$_" overlaps another one, write the larger one first, or cut/)
+    for qw(10.0.0.4-10.0.0.9 10.0.0.5-10.0.0.10 10.0.0.0-10.1.0.0
+           10.0.0.9-10.0.0.10 10.0.0.4-10.0.0.5);
+bad("geo with ranges behind $_", "geo \$a { $_; ranges; }",
+    qr/the "ranges" directive must be the first directive inside "geo" block/)
+    for '127.0.0.1 1', 'default 1', 'ranges';
+bad('geo with a proxy', 'geo $a { proxy 127.0.0.1; }',
+    qr/"proxy" in a geo is not supported, write "set_real_ip_from 127\.0/);
+bad('geo with a recursive proxy', 'geo $a { proxy_recursive; }',
+    qr/"proxy_recursive" in a geo is not supported, write "set_real_ip_fr/);
+bad('geo in a server', 'server { geo $a { } }',
+    qr/"geo" directive is not allowed here/);
+bad('geo with a route that is none',
+    'geo $a { default nowhere; }' . server('policy_auth off; proxy_pass $a;'),
+    qr/no port in upstream "nowhere"|host not found|nowhere/);
 
 
 # log_format

@@ -121,6 +121,8 @@ typedef struct {
     ngx_mail_policy_upstreams_t   relays;       /* the same, at run time */
     ngx_array_t                   lookups;      /* ..._lookup_conf_t * */
     ngx_array_t                   maps;         /* conf/'s own */
+    ngx_uint_t                    map_hash_max_size;
+    ngx_uint_t                    map_hash_bucket_size;
     ngx_array_t                   values;       /* compiled, to be resolved */
     ngx_array_t                   log_formats;  /* ..._log_format_t * */
     void                         *auth_http;    /* our stand-in for a server

@@ -18,6 +18,7 @@
 
 typedef struct ngx_mail_policy_variable_s  ngx_mail_policy_variable_t;
 typedef struct ngx_mail_policy_map_s       ngx_mail_policy_map_t;
+typedef struct ngx_mail_policy_geo_s       ngx_mail_policy_geo_t;
 
 typedef ngx_int_t (*ngx_mail_policy_variable_pt)(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
@@ -57,16 +58,20 @@ typedef struct {
 } ngx_mail_policy_part_t;
 
 
+/* "map", or "geo", which is another way to find a result */
 struct ngx_mail_policy_map_s {
     ngx_str_t                     name;
     ngx_mail_policy_value_t       source;
     ngx_mail_policy_value_t      *fallback; /* "default", or NULL: empty */
-    ngx_hash_t                    hash;     /* ..._value_t *, by lower case */
+    ngx_hash_combined_t           hash;     /* ..._value_t *, by lower case */
+    ngx_array_t                  *regexes;  /* NULL: none */
+    ngx_mail_policy_geo_t        *geo;      /* instead of both, or NULL */
     ngx_array_t                   results;  /* ..._value_t *, of all */
     ngx_uint_t                    phase;
     uint64_t                      lookups;
     u_char                       *file;
     ngx_uint_t                    line;
+    unsigned                      hostnames:1;
     unsigned                      entered:1;
     unsigned                      resolved:1;
 };
@@ -80,6 +85,34 @@ ngx_int_t ngx_mail_policy_variable_print(ngx_pool_t *pool, size_t size,
 ngx_mail_policy_variable_t *ngx_mail_policy_variable_find(ngx_str_t *name);
 ngx_mail_policy_map_t *ngx_mail_policy_map_find(ngx_array_t *maps,
     ngx_str_t *name);
+
+/*
+ * A new map of the variable $name (with its "$"), which has no results yet.
+ * result: one of them, which is text as it is or may have variables in it; a
+ * text that many keys have is kept once.  NULL: error, logged.
+ */
+ngx_mail_policy_map_t *ngx_mail_policy_map_add(ngx_conf_t *cf,
+    ngx_str_t *source, ngx_str_t *name);
+ngx_mail_policy_value_t *ngx_mail_policy_map_result(ngx_conf_t *cf,
+    ngx_mail_policy_map_t *map, ngx_str_t *text, ngx_uint_t variables);
+
+/*
+ * Regular expressions among a map's keys.  find: NGX_OK with *out, the result
+ * of the first that matches; NGX_DECLINED; NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_mail_policy_map_regex(ngx_conf_t *cf,
+    ngx_mail_policy_map_t *map, ngx_str_t *key, ngx_str_t *result);
+ngx_int_t ngx_mail_policy_map_regex_find(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *source, ngx_str_t *out);
+
+/* the directive "geo [$address] $name { ... }"; NULL: not in any network */
+char *ngx_mail_policy_geo(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_mail_policy_value_t *ngx_mail_policy_geo_find(ngx_mail_policy_geo_t *geo,
+    ngx_str_t *address);
+
+/* how large the hash of a map may be; in front of all maps */
+char *ngx_mail_policy_map_hash_size(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 ngx_int_t ngx_mail_policy_map_eval(ngx_mail_policy_use_t *use,
     ngx_mail_policy_map_t *map, ngx_str_t *out);

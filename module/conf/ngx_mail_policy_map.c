@@ -7,8 +7,9 @@
 /*
  * map $source $name { key value; ... }
  *
- * Keys are whole strings and are found in a hash, letters in any case.  A
- * result is a value itself.  No events arrive here.
+ * Keys are whole strings, letters in any case, with "hostnames" also
+ * wildcards, and regular expressions; they are tried in this order.  A result
+ * is a value itself.  No events arrive here.
  */
 
 
@@ -31,18 +32,22 @@ typedef struct {
 } ngx_mail_policy_known_t;
 
 
-static ngx_mail_policy_map_t *ngx_mail_policy_map_create(ngx_conf_t *cf);
 static char *ngx_mail_policy_map_entry(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_mail_policy_map_word(ngx_conf_t *cf,
     ngx_mail_policy_map_block_t *block);
-static ngx_mail_policy_value_t *ngx_mail_policy_map_result(ngx_conf_t *cf,
-    ngx_mail_policy_map_t *map, ngx_str_t *text);
 static char *ngx_mail_policy_map_key(ngx_conf_t *cf,
     ngx_mail_policy_map_block_t *block, ngx_str_t *key,
     ngx_mail_policy_value_t *result);
 static ngx_int_t ngx_mail_policy_map_hash(ngx_conf_t *cf,
     ngx_mail_policy_map_block_t *block);
+static ngx_int_t ngx_mail_policy_map_wildcards(ngx_hash_init_t *hash,
+    ngx_array_t *names, ngx_pool_t *temp, ngx_hash_wildcard_t **wildcards);
+static int ngx_libc_cdecl ngx_mail_policy_map_cmp(const void *one,
+    const void *two);
+static ngx_int_t ngx_mail_policy_map_find_result(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *source,
+    ngx_mail_policy_value_t **result);
 static ngx_int_t ngx_mail_policy_map_result_of(ngx_mail_policy_use_t *use,
     ngx_mail_policy_map_t *map, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_map_follow(ngx_conf_t *cf,
@@ -57,13 +62,16 @@ ngx_mail_policy_map(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     char                         *rv;
     ngx_int_t                     rc;
+    ngx_str_t                    *value;
     ngx_conf_t                    save;
     ngx_pool_t                   *pool;
     ngx_mail_policy_map_block_t   block;
 
     ngx_memzero(&block, sizeof(ngx_mail_policy_map_block_t));
 
-    block.map = ngx_mail_policy_map_create(cf);
+    value = cf->args->elts;
+
+    block.map = ngx_mail_policy_map_add(cf, &value[1], &value[2]);
     if (block.map == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -101,25 +109,24 @@ ngx_mail_policy_map(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-static ngx_mail_policy_map_t *
-ngx_mail_policy_map_create(ngx_conf_t *cf)
+ngx_mail_policy_map_t *
+ngx_mail_policy_map_add(ngx_conf_t *cf, ngx_str_t *source,
+    ngx_str_t *variable)
 {
-    ngx_str_t                    *value, name;
+    ngx_str_t                     name;
     ngx_mail_policy_map_t        *map, **mapp;
     ngx_mail_policy_main_conf_t  *mcf;
 
     mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
 
-    value = cf->args->elts;
-
-    if (value[2].len < 2 || value[2].data[0] != '$') {
+    if (variable->len < 2 || variable->data[0] != '$') {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid variable name \"%V\"", &value[2]);
+                           "invalid variable name \"%V\"", variable);
         return NULL;
     }
 
-    name.len = value[2].len - 1;
-    name.data = value[2].data + 1;
+    name.len = variable->len - 1;
+    name.data = variable->data + 1;
 
     if (ngx_mail_policy_variable_find(&name)
         || ngx_mail_policy_map_find(&mcf->maps, &name)
@@ -146,9 +153,7 @@ ngx_mail_policy_map_create(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_mail_policy_value_compile(cf, &value[1], &map->source)
-        != NGX_OK)
-    {
+    if (ngx_mail_policy_value_compile(cf, source, &map->source) != NGX_OK) {
         return NULL;
     }
 
@@ -190,13 +195,11 @@ ngx_mail_policy_map_entry(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     if (value[0].len && value[0].data[0] == '~') {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "regular expression \"%V\" in a map is not "
-                           "supported by this version", &value[0]);
-        return NGX_CONF_ERROR;
+        return ngx_mail_policy_map_regex(cf, block->map, &value[0], &value[1])
+               == NGX_OK ? NGX_CONF_OK : NGX_CONF_ERROR;
     }
 
-    result = ngx_mail_policy_map_result(cf, block->map, &value[1]);
+    result = ngx_mail_policy_map_result(cf, block->map, &value[1], 1);
     if (result == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -231,10 +234,17 @@ ngx_mail_policy_map_word(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
     }
 
     if (ngx_strcmp(value[0].data, "hostnames") == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"hostnames\" in a map is not supported by "
-                           "this version");
-        return NGX_CONF_ERROR;
+
+        if (block->longest) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"hostnames\" must be in front of the keys "
+                               "of a map");
+            return NGX_CONF_ERROR;
+        }
+
+        block->map->hostnames = 1;
+
+        return NGX_CONF_OK;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -245,9 +255,9 @@ ngx_mail_policy_map_word(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
 
 /* many keys have the same few results, so a text is compiled once */
 
-static ngx_mail_policy_value_t *
+ngx_mail_policy_value_t *
 ngx_mail_policy_map_result(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
-    ngx_str_t *text)
+    ngx_str_t *text, ngx_uint_t variables)
 {
     ngx_uint_t                 i, n;
     ngx_mail_policy_value_t   *result, **results;
@@ -263,12 +273,16 @@ ngx_mail_policy_map_result(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
         }
     }
 
-    result = ngx_palloc(cf->pool, sizeof(ngx_mail_policy_value_t));
+    result = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_value_t));
     if (result == NULL) {
         return NULL;
     }
 
-    if (ngx_mail_policy_value_compile(cf, text, result) != NGX_OK) {
+    result->text = *text;
+
+    if (variables
+        && ngx_mail_policy_value_compile(cf, text, result) != NGX_OK)
+    {
         return NULL;
     }
 
@@ -298,31 +312,39 @@ ngx_mail_policy_map_key(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block,
 
     block->longest = ngx_max(block->longest, key->len);
 
-    rc = ngx_hash_add_key(&block->keys, key, result, 0);
+    rc = ngx_hash_add_key(&block->keys, key, result,
+                          block->map->hostnames ? NGX_HASH_WILDCARD_KEY : 0);
 
     if (rc == NGX_BUSY) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "conflicting parameter \"%V\"", key);
+
+    } else if (rc == NGX_DECLINED) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid hostname or wildcard \"%V\", write "
+                           "\"example.com\", \"*.example.com\", "
+                           "\".example.com\" or \"example.*\"", key);
     }
 
     return (rc == NGX_OK) ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 
-/* sizes follow from the keys, so that there is nothing to be tuned */
+/* unless they are set, sizes follow from the keys, and need no tuning */
 
 static ngx_int_t
 ngx_mail_policy_map_hash(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
 {
-    size_t           size;
-    ngx_uint_t       n;
-    ngx_hash_init_t  hash;
+    size_t                        size;
+    ngx_uint_t                    n;
+    ngx_hash_init_t               hash;
+    ngx_hash_keys_arrays_t       *keys;
+    ngx_mail_policy_main_conf_t  *mcf;
 
-    n = block->keys.keys.nelts;
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
 
-    if (n == 0) {
-        return NGX_OK;
-    }
+    keys = &block->keys;
+    n = keys->keys.nelts + keys->dns_wc_head.nelts + keys->dns_wc_tail.nelts;
 
     /* some of the largest elements and the bucket's end */
 
@@ -331,14 +353,86 @@ ngx_mail_policy_map_hash(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
 
     ngx_memzero(&hash, sizeof(ngx_hash_init_t));
 
-    hash.hash = &block->map->hash;
     hash.key = ngx_hash_key_lc;
-    hash.max_size = ngx_max(2048, 2 * n);
-    hash.bucket_size = ngx_align(size, ngx_cacheline_size);
+    hash.max_size = (mcf->map_hash_max_size != NGX_CONF_UNSET_UINT)
+                    ? mcf->map_hash_max_size : ngx_max(2048, 2 * n);
+    hash.bucket_size = ngx_align((mcf->map_hash_bucket_size
+                                  != NGX_CONF_UNSET_UINT)
+                                 ? mcf->map_hash_bucket_size : size,
+                                 ngx_cacheline_size);
     hash.name = "map_hash";
     hash.pool = cf->pool;
 
-    return ngx_hash_init(&hash, block->keys.keys.elts, n);
+    if (keys->keys.nelts) {
+        hash.hash = &block->map->hash.hash;
+
+        if (ngx_hash_init(&hash, keys->keys.elts, keys->keys.nelts)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_mail_policy_map_wildcards(&hash, &keys->dns_wc_head,
+                                      keys->temp_pool,
+                                      &block->map->hash.wc_head)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_mail_policy_map_wildcards(&hash, &keys->dns_wc_tail,
+                                         keys->temp_pool,
+                                         &block->map->hash.wc_tail);
+}
+
+
+static ngx_int_t
+ngx_mail_policy_map_wildcards(ngx_hash_init_t *hash, ngx_array_t *names,
+    ngx_pool_t *temp, ngx_hash_wildcard_t **wildcards)
+{
+    if (names->nelts == 0) {
+        return NGX_OK;
+    }
+
+    ngx_qsort(names->elts, names->nelts, sizeof(ngx_hash_key_t),
+              ngx_mail_policy_map_cmp);
+
+    hash->hash = NULL;
+    hash->temp_pool = temp;
+
+    if (ngx_hash_wildcard_init(hash, names->elts, names->nelts) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    *wildcards = (ngx_hash_wildcard_t *) hash->hash;
+
+    return NGX_OK;
+}
+
+
+static int ngx_libc_cdecl
+ngx_mail_policy_map_cmp(const void *one, const void *two)
+{
+    const ngx_hash_key_t  *first = one;
+    const ngx_hash_key_t  *second = two;
+
+    return (int) ngx_dns_strcmp(first->key.data, second->key.data);
+}
+
+
+/* a hash is built when its map ends, so a size that comes later is too late */
+
+char *
+ngx_mail_policy_map_hash_size(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_main_conf_t *mcf = conf;
+
+    if (mcf->maps.nelts) {
+        return "must be in front of all \"map\" and \"geo\"";
+    }
+
+    return ngx_conf_set_num_slot(cf, cmd, conf);
 }
 
 
@@ -466,9 +560,8 @@ static ngx_int_t
 ngx_mail_policy_map_result_of(ngx_mail_policy_use_t *use,
     ngx_mail_policy_map_t *map, ngx_str_t *out)
 {
-    u_char                   *low;
+    ngx_int_t                 rc;
     ngx_str_t                 source;
-    ngx_uint_t                key;
     ngx_mail_policy_value_t  *result;
 
     if (ngx_mail_policy_value_use(use, &map->source, NULL, &source)
@@ -477,17 +570,30 @@ ngx_mail_policy_map_result_of(ngx_mail_policy_use_t *use,
         return NGX_ERROR;
     }
 
-    result = NULL;
+    if (map->geo) {
+        result = ngx_mail_policy_geo_find(map->geo, &source);
 
-    if (map->hash.size) {
-        low = ngx_pnalloc(use->pool, source.len ? source.len : 1);
-        if (low == NULL) {
+    } else {
+
+        if (map->hostnames && source.len
+            && source.data[source.len - 1] == '.')
+        {
+            source.len--;
+        }
+
+        if (ngx_mail_policy_map_find_result(use, map, &source, &result)
+            != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
-        key = ngx_hash_strlow(low, source.data, source.len);
+        if (result == NULL && map->regexes) {
+            rc = ngx_mail_policy_map_regex_find(use, map, &source, out);
 
-        result = ngx_hash_find(&map->hash, key, low, source.len);
+            if (rc != NGX_DECLINED) {
+                return rc;
+            }
+        }
     }
 
     if (result == NULL) {
@@ -500,6 +606,37 @@ ngx_mail_policy_map_result_of(ngx_mail_policy_use_t *use,
     }
 
     return ngx_mail_policy_value_use(use, result, NULL, out);
+}
+
+
+/* among the keys in the hash; *result is NULL if it is none of them */
+
+static ngx_int_t
+ngx_mail_policy_map_find_result(ngx_mail_policy_use_t *use,
+    ngx_mail_policy_map_t *map, ngx_str_t *source,
+    ngx_mail_policy_value_t **result)
+{
+    u_char      *low;
+    ngx_uint_t   key;
+
+    *result = NULL;
+
+    if (map->hash.hash.size == 0 && map->hash.wc_head == NULL
+        && map->hash.wc_tail == NULL)
+    {
+        return NGX_OK;
+    }
+
+    low = ngx_pnalloc(use->pool, source->len ? source->len : 1);
+    if (low == NULL) {
+        return NGX_ERROR;
+    }
+
+    key = ngx_hash_strlow(low, source->data, source->len);
+
+    *result = ngx_hash_find_combined(&map->hash, key, low, source->len);
+
+    return NGX_OK;
 }
 
 

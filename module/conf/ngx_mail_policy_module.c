@@ -205,6 +205,27 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("map_hash_max_size"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_map_hash_size,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      offsetof(ngx_mail_policy_main_conf_t, map_hash_max_size),
+      NULL },
+
+    { ngx_string("map_hash_bucket_size"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_map_hash_size,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      offsetof(ngx_mail_policy_main_conf_t, map_hash_bucket_size),
+      NULL },
+
+    { ngx_string("geo"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE12,
+      ngx_mail_policy_geo,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("proxy_pass"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
       ngx_mail_policy_proxy_pass,
@@ -266,6 +287,9 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
     if (mcf == NULL) {
         return NULL;
     }
+
+    mcf->map_hash_max_size = NGX_CONF_UNSET_UINT;
+    mcf->map_hash_bucket_size = NGX_CONF_UNSET_UINT;
 
     mcf->store = ngx_mail_policy_store_create(cf);
     if (mcf->store == NULL) {
