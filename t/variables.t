@@ -22,7 +22,7 @@ plan(skip_all => 'IO::Socket::SSL is not installed') if $@;
 my @ALL = qw(remote_addr remote_port client_net client_host server_addr
     server_port server_name connection helo protocol sasl_method sasl_username
     sender sender_local sender_domain recipient recipient_domain recipients
-    rejected_recipients message_size status reply limit limit_remaining
+    rejected_recipients message_size status reply outcome limit limit_remaining
     retry_after verdict upstream_addr upstream_name upstream_status
     upstream_response_time queue_id session_time transaction bytes_received
     bytes_sent ssl_protocol ssl_cipher ssl_client_verify ssl_client_s_dn
@@ -159,7 +159,7 @@ my %is = (
     sender_local => 'Alice.B', sender_domain => 'example.org',
     recipient => 'nobody@Example.com', recipient_domain => 'example.com',
     recipients => 1, rejected_recipients => 1, message_size => length($body),
-    status => 250, reply => '250 2.0.0 Ok: queued as 4XyZ1k2m3nzDbk',
+    status => 250, outcome => 'accepted', reply => '250 2.0.0 Ok: queued as 4XyZ1k2m3nzDbk',
     limit => 'hourly', limit_remaining => 2, retry_after => 0,
     verdict => 'pass', upstream_name => 'group',
     upstream_addr => '127.0.0.1:' . $t->port('down') . ', 127.0.0.1:'
@@ -205,6 +205,7 @@ is($line->{bytes_sent}, length("250 2.1.0 Ok\r\n"), '$bytes_sent');
 is($line->{$_}, '', "\$$_ of a message that did not come about")
     for qw(sender sender_local sender_domain recipient recipient_domain status
     reply queue_id);
+is($line->{outcome}, 'aborted', '$outcome of one that did not come about');
 $c->quit();
 
 
@@ -235,6 +236,7 @@ is($line->{verdict}, 'defer', '$verdict of it');
 is($line->{retry_after}, $reply =~ /retry in (\d+) s/ ? $1 : '-',
     '$retry_after of it');
 is($line->{status}, 450, '$status of a refusal');
+is($line->{outcome}, 'deferred', '$outcome of a refusal');
 is($line->{reply}, $reply, '$reply of a refusal');
 
 

@@ -21,6 +21,8 @@ static ngx_int_t ngx_mail_policy_variable_status(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_record(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
+static ngx_int_t ngx_mail_policy_variable_outcome(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_queue_id(ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out);
 static ngx_int_t ngx_mail_policy_variable_bytes(ngx_pool_t *pool,
@@ -47,6 +49,9 @@ ngx_mail_policy_variable_t  ngx_mail_policy_end_variables[] = {
 
     { ngx_string("reply"), ngx_mail_policy_variable_record,
       offsetof(ngx_mail_policy_record_t, reply), NGX_MAIL_POLICY_AT_END },
+
+    { ngx_string("outcome"), ngx_mail_policy_variable_outcome,
+      0, NGX_MAIL_POLICY_AT_END },
 
     { ngx_string("queue_id"), ngx_mail_policy_variable_queue_id,
       0, NGX_MAIL_POLICY_AT_END },
@@ -99,6 +104,21 @@ ngx_mail_policy_variable_record(ngx_pool_t *pool,
     }
 
     *out = *(ngx_str_t *) ((u_char *) envelope->record + data);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_variable_outcome(ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, uintptr_t data, ngx_str_t *out)
+{
+    if (envelope->record == NULL) {
+        ngx_str_null(out);
+        return NGX_OK;
+    }
+
+    *out = ngx_mail_policy_outcomes[envelope->record->outcome];
 
     return NGX_OK;
 }

@@ -40,7 +40,7 @@ static ngx_int_t ngx_mail_policy_log_escaped(ngx_pool_t *pool,
     ngx_str_t *value, ngx_mail_policy_log_escape_pt escape);
 
 
-static ngx_str_t  ngx_mail_policy_outcomes[] = {
+ngx_str_t  ngx_mail_policy_outcomes[] = {
     ngx_string("accepted"),
     ngx_string("deferred"),
     ngx_string("rejected"),

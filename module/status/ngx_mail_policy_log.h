@@ -38,6 +38,9 @@ typedef enum {
 } ngx_mail_policy_outcome_e;
 
 
+extern ngx_str_t  ngx_mail_policy_outcomes[];
+
+
 /* one relay that was asked, whatever it said */
 typedef struct {
     ngx_str_t                   relay;  /* address:port */
