@@ -35,6 +35,9 @@ good($_) for (
     "random two least_conn; $S;",
     "$S; keepalive 4; keepalive_requests 10; keepalive_time 1h; "
         . 'keepalive_timeout 1m;',
+    "$S; health_check;",
+    "$S; health_check interval=500ms jitter=0 jitter=1s fails=3 passes=2 "
+        . 'port=26 timeout=3s;',
     "$S resolve;",
     "$R; server relay.invalid:25 resolve;",
     "$R valid=30s ipv6=off; resolver_timeout 5s; server r.invalid:25 resolve;",
@@ -77,6 +80,10 @@ my %bad = (
     "resolver_timeout x; $S;" => qr/"x" is no time, write "resolver_timeout/,
     'server r.invalid:25 resolve;' =>
         qr/no resolver defined to resolve names at run time in upstream "u"/,
+    map({ ("health_check $_; $S;" => qr/invalid parameter "$_"/) } qw(
+        interval=0 interval=x jitter=x fails=0 passes=x port=0 port=65536
+        timeout=0 uri=/x)),
+    "health_check; health_check; $S;" => qr/"health_check" directive is dupl/,
     map({ ("$_; $S;" => qr/invalid value "\S+" in "keepalive\w*" directive/) }
         'keepalive 0', 'keepalive_time x', 'keepalive_requests -1',
         'keepalive_timeout 0'),

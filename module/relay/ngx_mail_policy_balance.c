@@ -284,7 +284,7 @@ ngx_mail_policy_balance_usable(ngx_mail_policy_balance_t *b,
     server = peer->server;
 
     if (server->down || server->backup != backup
-        || (state->unhealthy && !b->desperate))
+        || (ngx_mail_policy_peer_unhealthy(peer) && !b->desperate))
     {
         return 0;
     }
@@ -339,7 +339,8 @@ ngx_mail_policy_balance_forget(ngx_mail_policy_upstream_t *upstream)
     for (i = 0; i < upstream->npeers; i++) {
         peer = upstream->peers[i];
 
-        if (peer && (peer->state->fails || peer->state->unhealthy)) {
+        if (peer && (peer->state->fails
+                     || ngx_mail_policy_peer_unhealthy(peer))) {
             peer->state->fails = 0;
             forgot = 1;
         }
@@ -380,7 +381,7 @@ ngx_mail_policy_balance_fits(ngx_mail_policy_balance_t *b,
     ngx_mail_policy_balance_t  other;
 
     if (b->asked || peer->upstream != b->upstream || peer->gone
-        || peer->state->unhealthy)
+        || ngx_mail_policy_peer_unhealthy(peer))
     {
         return 0;
     }

@@ -210,6 +210,15 @@ ngx_mail_policy_peer_free(ngx_mail_policy_peer_t *peer)
 }
 
 
+ngx_uint_t
+ngx_mail_policy_peer_unhealthy(ngx_mail_policy_peer_t *peer)
+{
+    /* it may have been found before a reload, which has ended the checks */
+
+    return peer->upstream->health.interval && peer->state->unhealthy;
+}
+
+
 void
 ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,
     ngx_uint_t failed)

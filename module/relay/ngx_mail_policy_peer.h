@@ -44,7 +44,7 @@ typedef struct {
     time_t             checked;         /* ... or when it was tried again */
     ngx_msec_t         slow_since;      /* its slow start; 0: none */
 
-    ngx_msec_t         probed;          /* health_check: the last one, and */
+    ngx_msec_t         probe_due;       /* health_check: the next one, and */
     ngx_uint_t         probe_fails;     /* ... how many of one kind */
     ngx_uint_t         probe_passes;
 
@@ -86,6 +86,9 @@ void ngx_mail_policy_peer_ref(ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_peer_unref(ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_peer_rest(ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_peer_use(ngx_mail_policy_peer_t *peer);
+
+/* 1 if health_check has found that it is not well */
+ngx_uint_t ngx_mail_policy_peer_unhealthy(ngx_mail_policy_peer_t *peer);
 
 /* how it went with a peer; failed: it could not serve */
 void ngx_mail_policy_upstream_report(ngx_mail_policy_peer_t *peer,

@@ -358,6 +358,7 @@ ngx_mail_policy_upstream_leave(ngx_mail_policy_upstream_t *upstream)
 {
     ngx_uint_t  i;
 
+    ngx_mail_policy_health_stop(upstream);
     ngx_mail_policy_upstream_resolve_stop(upstream);
 
     for (i = 0; i < upstream->npeers; i++) {

@@ -18,6 +18,7 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include "ngx_mail_policy_health.h"
 #include "ngx_mail_policy_keep_conf.h"
 #include "ngx_mail_policy_peer.h"
 #include "ngx_mail_policy_value.h"
@@ -80,6 +81,7 @@ struct ngx_mail_policy_upstream_s {
     ngx_uint_t                   npoints;
 
     ngx_mail_policy_keep_t       keep;          /* connections */
+    ngx_mail_policy_health_t     health;        /* checks */
 
     ngx_mail_policy_peer_zone_t *zone;          /* in a worker */
 

@@ -32,6 +32,8 @@ static char *ngx_mail_policy_upstream_hash(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream);
 static char *ngx_mail_policy_upstream_random(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream);
+static char *ngx_mail_policy_upstream_health_check(ngx_conf_t *cf,
+    ngx_mail_policy_upstream_t *upstream);
 static char *ngx_mail_policy_upstream_keepalive(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream);
 static char *ngx_mail_policy_upstream_resolver(ngx_conf_t *cf,
@@ -57,6 +59,7 @@ static ngx_mail_policy_upstream_line_t  ngx_mail_policy_upstream_lines[] = {
     { "least_conn", ngx_mail_policy_upstream_least_conn, 1, 1 },
     { "hash", ngx_mail_policy_upstream_hash, 2, 3 },
     { "random", ngx_mail_policy_upstream_random, 1, 3 },
+    { "health_check", ngx_mail_policy_upstream_health_check, 1, 0 },
     { "keepalive", ngx_mail_policy_upstream_keepalive, 1, 0 },
     { "keepalive_requests", ngx_mail_policy_upstream_keepalive, 1, 0 },
     { "keepalive_time", ngx_mail_policy_upstream_keepalive, 1, 0 },
@@ -67,7 +70,6 @@ static ngx_mail_policy_upstream_line_t  ngx_mail_policy_upstream_lines[] = {
     { "zone", ngx_mail_policy_upstream_zone, 1, 0 },
     { "ip_hash", ngx_mail_policy_upstream_ip_hash, 1, 0 },
 
-    { "health_check", ngx_mail_policy_upstream_later, 1, 0 },
     { "least_time", ngx_mail_policy_upstream_later, 1, 0 },
     { NULL, NULL, 0, 0 }
 };
@@ -186,6 +188,14 @@ ngx_mail_policy_upstream_method(ngx_conf_t *cf,
     }
 
     upstream->method = method;
+}
+
+
+static char *
+ngx_mail_policy_upstream_health_check(ngx_conf_t *cf,
+    ngx_mail_policy_upstream_t *upstream)
+{
+    return ngx_mail_policy_health_directive(cf, &upstream->health);
 }
 
 

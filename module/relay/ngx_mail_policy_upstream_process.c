@@ -64,6 +64,7 @@ ngx_mail_policy_upstream_init_process(ngx_cycle_t *cycle,
         }
 
         ngx_mail_policy_upstream_resolve_start(upstream[i], cycle->log);
+        ngx_mail_policy_health_start(upstream[i], cycle->log);
     }
 
     ev = &all->tick;
