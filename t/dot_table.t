@@ -137,6 +137,30 @@ for my $id (sort keys %LAST) {
     }
 }
 
+# S5 to S7 with "proxy_next_upstream 4xx": MAIL, and a recipient that is
+# alone, may go elsewhere; one behind another, and DATA, may not.
+
+for my $case ([ 'S5 4xx', mail => 1 ], [ 'S6 4xx', rcpt => 1 ],
+    [ 'S5 5xx', mail => 0 ], [ 'S6 5xx', rcpt => 0 ], [ 'S6 FIN', rcpt => 0 ],
+    [ 'S6 421', rcpt => 0 ], [ 'S7 4xx', data => 0 ])
+{
+    my ($name, $rule, $next) = @$case;
+    my ($event) = $name =~ /(\S+)$/;
+
+    $table->play("DOT $name, passed on: $next", 'relay_more',
+        fault => { $rule => $FAULT{$event} }, asked => $next,
+        where => $next ? undef : $rule,
+        reply => $event =~ /xx/ ? quotemeta $FAULT{$event} : $LOST,
+        outcome => $event eq '5xx' ? 'rejected' : $next ? 'accepted'
+                                                        : 'deferred');
+}
+
+$table->play('DOT S6 4xx, the second recipient', 'relay_more',
+    fault => { rcpt => { match => qr/<b@/, action => $FAULT{'4xx'} } },
+    rcpts => [ 'a@example.net', 'b@example.net' ], where => 'rcpt',
+    reply => quotemeta $FAULT{'4xx'}, passed => 'mail data dot',
+    outcome => 'accepted', charge => [ 1, 1 ]);
+
 # Where the relay has failed before the limits have answered MAIL, the client
 # knows nothing of it yet.
 

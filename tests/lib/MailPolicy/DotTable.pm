@@ -52,7 +52,8 @@ use constant SENDER => 'alice@example.com';
 
 # Runs Redis, the relays "a" and "b", and nginx.  For each [ name, port ] (of
 # a relay, which "b" backs up) there are servers name_alone, name_pair, and
-# name_slow, which is a pair with long deadlines.
+# name_slow, which is a pair with long deadlines;
+# and relay_more, a pair with "proxy_next_upstream ... 4xx".
 
 sub new {
     my ($class, $t, @servers) = @_;
@@ -65,6 +66,9 @@ sub new {
     $self->{redis} = $t->run_redis();
 
     my ($groups, $blocks) = ('', '');
+
+    $blocks .= block('relay_more', 'relay', DEADLINE . 's',
+        'proxy_next_upstream error timeout invalid_response setup 421 4xx;');
 
     for my $server ([ 'relay', 'a' ], @servers) {
         my ($name, $port) = @$server;
@@ -102,7 +106,9 @@ EOF
 
 
 sub block {
-    my ($name, $pass, $deadline) = @_;
+    my ($name, $pass, $deadline, $more) = @_;
+
+    $more //= '';
 
     return <<"EOF";
     server {
@@ -112,6 +118,7 @@ sub block {
         proxy_connect_timeout  $deadline;
         proxy_timeout          $deadline;
         proxy_final_timeout    $deadline;
+        $more
     }
 EOF
 }
