@@ -409,6 +409,10 @@ ngx_mail_policy_check_amount(ngx_mail_policy_check_t *check, ngx_uint_t unit)
         return ngx_max(check->envelope->message_size, 1);
     }
 
+    if (unit == NGX_MAIL_POLICY_RECIPIENTS && check->count) {
+        return check->count;
+    }
+
     return 1;
 }
 

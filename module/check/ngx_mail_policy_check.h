@@ -117,6 +117,7 @@ struct ngx_mail_policy_check_s {
                                                the owner through a
                                                transaction */
     unsigned                      prepaid:1;    /* rcpt: by mail */
+    ngx_uint_t                    count;    /* recipients at once; 0: one */
     ngx_str_t                     member;   /* connect, login: the lease;
                                                auth: see store.h */
     ngx_str_t                     client;   /* auth */

@@ -127,7 +127,8 @@ typedef struct {
     ngx_array_t                   log_formats;  /* ..._log_format_t * */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
-    unsigned                      used:1;       /* a server has "policy on" */
+    unsigned                      used:1;       /* a server has "policy on",
+                                                   or "protocol policy" */
 } ngx_mail_policy_main_conf_t;
 
 

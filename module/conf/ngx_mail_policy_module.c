@@ -24,6 +24,7 @@
 #include "ngx_mail_policy_directive.h"
 #include "ngx_mail_policy_keep.h"
 
+#include "ngx_mail_policy_postfix.h"
 #include "ngx_mail_policy_smtp.h"
 
 
@@ -252,7 +253,7 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
 
 
 static ngx_mail_module_t  ngx_mail_policy_module_ctx = {
-    NULL,                                  /* protocol */
+    &ngx_mail_policy_postfix_protocol,     /* protocol */
 
     ngx_mail_policy_create_main_conf,      /* create main configuration */
     ngx_mail_policy_init_main_conf,        /* init main configuration */
@@ -313,7 +314,9 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_mail_policy_value_init(cf, &mcf->values) != NGX_OK) {
+    if (ngx_mail_policy_value_init(cf, &mcf->values) != NGX_OK
+        || ngx_mail_policy_protocol_auth_http(cf, mcf) != NGX_OK)
+    {
         return NULL;
     }
 
@@ -351,6 +354,7 @@ ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
         server = cscf[s]->ctx->srv_conf[i];
 
         if (server->policy == 1
+            || ngx_mail_policy_protocol_is(cscf[s])
             || (server->policy == NGX_CONF_UNSET && main->policy == 1))
         {
             mcf->used = 1;
@@ -417,7 +421,17 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_mail_policy_srv_conf_t *prev = parent;
     ngx_mail_policy_srv_conf_t *conf = child;
 
+    ngx_mail_core_srv_conf_t     *cscf;
     ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    if (ngx_mail_policy_protocol_is(cscf)
+        && ngx_mail_policy_protocol_check(cf, conf) != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
 
     ngx_conf_merge_value(conf->policy, prev->policy, 0);
     ngx_conf_merge_value(conf->auth_plaintext, prev->auth_plaintext, 0);
@@ -454,9 +468,12 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_mail_policy_access_log_merge(conf, prev);
 
-    if (!conf->policy) {
-        mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+    if (ngx_mail_policy_protocol_is(cscf)) {
+        return ngx_mail_policy_protocol_merge(cf, conf, mcf) == NGX_OK
+               ? NGX_CONF_OK : NGX_CONF_ERROR;
+    }
 
+    if (!conf->policy) {
         return ngx_mail_policy_stock_auth_http_check(cf, mcf) == NGX_OK
                ? NGX_CONF_OK : NGX_CONF_ERROR;
     }

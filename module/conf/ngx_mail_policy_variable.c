@@ -302,6 +302,11 @@ ngx_mail_policy_client_net(ngx_pool_t *pool,
 
     sa = envelope->connection->sockaddr;
 
+    if (sa->sa_family == AF_UNSPEC) {
+        ngx_str_null(out);
+        return NGX_OK;
+    }
+
     if (sa->sa_family == AF_UNIX) {
         ngx_str_set(out, "unix");
         return NGX_OK;

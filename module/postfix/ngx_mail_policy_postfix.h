@@ -1,0 +1,113 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * The second front door: Postfix asks for a verdict before it answers a
+ * client of its own ("check_policy_service").  One session is a connection
+ * of a Postfix process, which asks one question after the other.
+ *
+ * What comes of a message is never told, so charges are final as soon as the
+ * answer is known.  A message is what has the same "instance": several
+ * recipients, and for each of them as many questions as Postfix has
+ * restrictions; they come one after the other on the same connection.
+ */
+
+
+#ifndef NGX_MAIL_POLICY_POSTFIX_H
+#define NGX_MAIL_POLICY_POSTFIX_H
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "mpol_attr.h"
+#include "ngx_mail_policy_check.h"
+#include "ngx_mail_policy_conf.h"
+#include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_fetch.h"
+
+
+#define NGX_MAIL_POLICY_POSTFIX_ANSWER  512
+
+/* ms; Postfix closes what it does not need after five minutes by itself */
+#define NGX_MAIL_POLICY_POSTFIX_IDLE    1000000
+
+/* questions of a session that are answered before others have their turn */
+#define NGX_MAIL_POLICY_POSTFIX_TURN    16
+
+/* questions for a message; then it counts as another one */
+#define NGX_MAIL_POLICY_POSTFIX_SAME    4096
+
+
+typedef struct {
+    ngx_pool_t                     *pool;
+    ngx_str_t                       instance;   /* empty: asked for once */
+    ngx_array_t                     charged;
+    ngx_uint_t                      requests;
+
+    /* the recipient that was asked for last, and what was said */
+
+    ngx_str_t                       recipient;
+    size_t                          answer_len;
+    u_char                          answer[NGX_MAIL_POLICY_POSTFIX_ANSWER];
+
+    unsigned                        paid:1;     /* the message is charged */
+} ngx_mail_policy_postfix_message_t;
+
+
+typedef struct {
+    ngx_connection_t               *connection;
+    ngx_mail_policy_main_conf_t    *main_conf;
+    ngx_mail_policy_srv_conf_t     *conf;
+    ngx_mail_core_srv_conf_t       *core;
+
+    u_char                         *in;     /* on the heap; NULL when idle */
+    size_t                          in_size;
+    size_t                          in_last;
+    mpol_attr_t                     attr;   /* the request it begins with */
+
+    size_t                          out_pos;
+    size_t                          out_last;
+    u_char                          out[NGX_MAIL_POLICY_POSTFIX_ANSWER];
+
+    ngx_connection_t                client; /* a copy, with the addresses of
+                                               Postfix's client; for the
+                                               envelope alone */
+    ngx_mail_policy_envelope_t      envelope;
+    mpol_str_t                      values[MPOL_ATTR_KNOWN];
+
+    ngx_mail_policy_postfix_message_t  *message;
+    ngx_mail_policy_fetch_t        *fetch;  /* the request's lookups, or NULL */
+    ngx_mail_policy_check_t         mail;
+    ngx_mail_policy_check_t         rcpt;
+    ngx_uint_t                      count;  /* recipients, asked for at once */
+
+    unsigned                        busy:1;     /* with a request */
+    unsigned                        timed:1;    /* the request has its timer */
+} ngx_mail_policy_postfix_t;
+
+
+/* "protocol policy" */
+extern ngx_mail_protocol_t  ngx_mail_policy_postfix_protocol;
+
+
+/*
+ * The request at s->in.  NGX_OK: the answer is in s->out; NGX_AGAIN:
+ * answered() is called when it is; NGX_ERROR: close, it was logged.
+ */
+ngx_int_t ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s);
+
+/* NGX_OK: sends what is in s->out, and goes on; NGX_ERROR: closes */
+void ngx_mail_policy_postfix_answered(ngx_mail_policy_postfix_t *s,
+    ngx_int_t rc);
+
+/* gives up a request that has not been answered, and forgets the message */
+void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);
+
+
+#endif /* NGX_MAIL_POLICY_POSTFIX_H */
