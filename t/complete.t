@@ -2,7 +2,7 @@
 
 # The complete configuration of README.md, as it is printed there: logins and
 # limits in Redis, senders that are the login's, TLS on both sides, two groups
-# of relays, kept connections, and a log of its own format.
+# of relays, kept connections, a log of its own format, and what Postfix asks.
 
 use strict;
 use warnings;
@@ -15,6 +15,7 @@ use Test::More;
 use MailPolicy;
 use MailPolicy::Example qw(complete_text run_example);
 use MailPolicy::Limits qw(is_used send_one);
+use MailPolicy::Policy;
 
 my $t = MailPolicy->new();
 
@@ -127,6 +128,14 @@ like(send_one($c, 'alice@example.com'), qr/^250 /, 'message 11 of 11');
 like(send_one($c, 'alice@example.com'),
     qr/^450 4\.7\.1 Rate limit "user" exceeded, retry in \d+ s/,
     'and one too many');
+
+my $postfix = MailPolicy::Policy->new($t, 'listen_10040');
+
+like($postfix->ask(sasl_username => 'alice@example.com'),
+    qr/^DEFER_IF_PERMIT 4\.7\.1 Rate limit "user" exceeded, retry in \d+ s$/,
+    'Postfix is told the same');
+is($postfix->message()->ask(sasl_username => 'bob@example.com'), 'DUNNO',
+    'and nothing of others');
 
 $t->disconnect();
 

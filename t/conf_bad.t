@@ -18,6 +18,7 @@ use MailPolicy;
 my $t = MailPolicy->new();
 
 my $REDIS = "policy_redis redis://127.0.0.1:6379/0;";
+my $LIMIT = 'policy_limit a key=$sender messages=1/1h;';
 
 
 # the server as a whole
@@ -42,6 +43,26 @@ bad('policy maybe', 'policy maybe;', qr/invalid value "maybe"/);
 bad('policy off inherits no auth_http',
     "policy on; policy_auth off; proxy_pass 127.0.0.1:25;\n"
     . server('policy off;', ''),
+    qr/no "auth_http" is defined for server/, 'server');
+
+
+# a server for Postfix's questions
+
+bad('protocol policy without limits', policy(''),
+    qr/"protocol policy" has no limits to ask: write a "policy_limit"/,
+    'server');
+bad("$_ with protocol policy", policy("$LIMIT $_;"),
+    qr/"@{[ (split)[0] ]}" is for sessions of SMTP: write it in a server with/,
+    'server')
+    for 'policy on', 'policy_auth off', 'policy_auth_plaintext on',
+        'policy_sender own', 'proxy_pass 127.0.0.1:25',
+        'policy_message_size 1m', 'policy_max_recipients 1',
+        'policy_max_messages 1', 'policy_bare_newline reject',
+        'policy_received off', 'policy_min_data_rate 1',
+        'access_log off', 'access_log x.log';
+bad('auth_http is still asked for in other servers',
+    "$LIMIT " . policy('') . 'server { listen 127.0.0.1:%%PORT_imap%%;
+     protocol imap; }',
     qr/no "auth_http" is defined for server/, 'server');
 
 
@@ -316,6 +337,14 @@ bad("$_ in a server", "server { $_ }", qr/directive is not allowed here/)
 
 
 $t->done();
+
+
+# a server with "protocol policy" and the directives given
+
+sub policy {
+    return "server { listen 127.0.0.1:%%PORT_policy%%; protocol policy;
+        $_[0] }\n";
+}
 
 
 # "policy on" in a server of the directives given

@@ -52,6 +52,19 @@ good('all that there is',
          8bitmime ENHANCEDSTATUSCODES AUTH STARTTLS;\n"
     . bare('policy on; proxy_pass $relay;'));
 
+good('a server for Postfix alone',
+    'policy_limit a key=$sender messages=1/h;
+     server { listen 127.0.0.1:%%PORT_policy%%; protocol policy; }');
+
+good('a server for Postfix, below directives for others',
+    "$REDIS policy on; policy_auth redis; policy_sender own;
+     proxy_pass 127.0.0.1:25; access_log %%DIR%%/access.log;
+     upstream other { server 127.0.0.1:25; }
+     policy_auth_plaintext on;
+     policy_limit a key=\$sender messages=1/h on_exceed=relay:other;
+     server { listen 127.0.0.1:%%PORT_smtp%%; protocol smtp; }
+     server { listen unix:%%DIR%%/policy; protocol policy; policy off; }");
+
 good('every variable',
     'policy_limit all key=' . join(',', map { "\$$_" } qw(
         remote_addr remote_port client_net client_host server_addr
