@@ -42,6 +42,8 @@ static char *ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_mail_policy_merge_server(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
+static void ngx_mail_policy_merge_keys(ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_main_conf_t *mcf);
 static ngx_int_t ngx_mail_policy_merge_relay(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
 static ngx_int_t ngx_mail_policy_init_process(ngx_cycle_t *cycle);
@@ -550,6 +552,26 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
 }
 
 
+/* any group may be the one that a message of this server goes to */
+
+static void
+ngx_mail_policy_merge_keys(ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_main_conf_t *mcf)
+{
+    ngx_uint_t                    i;
+    ngx_mail_policy_upstream_t  **upstream;
+
+    upstream = mcf->upstreams.elts;
+
+    for (i = 0; i < mcf->upstreams.nelts; i++) {
+        if (upstream[i]->key) {
+            ngx_mail_policy_value_phase(upstream[i]->key);
+            ngx_mail_policy_lookup_use(mcf, conf, upstream[i]->key->lookups);
+        }
+    }
+}
+
+
 /* what is wrong is told with the place of the "proxy_pass" */
 
 static ngx_int_t
@@ -560,6 +582,8 @@ ngx_mail_policy_merge_relay(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
     ngx_mail_policy_main_conf_t  *mcf;
 
     mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
+
+    ngx_mail_policy_merge_keys(conf, mcf);
 
     if (conf->route) {
         ngx_mail_policy_value_phase(conf->route);

@@ -28,6 +28,8 @@
 
 static void ngx_mail_policy_upstream_adopt(
     ngx_mail_policy_upstream_t *upstream, ngx_mail_policy_server_t *server);
+static unsigned ngx_mail_policy_upstream_idle(
+    ngx_mail_policy_upstream_t *upstream);
 static void ngx_mail_policy_upstream_ask_handler(ngx_event_t *ev);
 static void ngx_mail_policy_upstream_answer(ngx_resolver_ctx_t *ctx);
 static void ngx_mail_policy_upstream_update(ngx_mail_policy_server_t *server,
@@ -61,9 +63,10 @@ ngx_mail_policy_upstream_resolve_start(ngx_mail_policy_upstream_t *upstream,
         server[i].ask.handler = ngx_mail_policy_upstream_ask_handler;
         server[i].ask.data = &server[i];
         server[i].ask.log = log;
-        server[i].ask.cancelable = 1;
 
         ngx_mail_policy_upstream_adopt(upstream, &server[i]);
+
+        server[i].ask.cancelable = ngx_mail_policy_upstream_idle(upstream);
 
         ngx_add_timer(&server[i].ask, 1);
     }
@@ -140,6 +143,18 @@ ngx_mail_policy_upstream_adopt(ngx_mail_policy_upstream_t *upstream,
 }
 
 
+/*
+ * 0 if sessions may wait for the first answer: they have no other timer then,
+ * and a worker that shuts down has to wait for them.
+ */
+
+static unsigned
+ngx_mail_policy_upstream_idle(ngx_mail_policy_upstream_t *upstream)
+{
+    return !upstream->dynamic || upstream->present != 0;
+}
+
+
 static void
 ngx_mail_policy_upstream_ask_handler(ngx_event_t *ev)
 {
@@ -150,6 +165,7 @@ ngx_mail_policy_upstream_ask_handler(ngx_event_t *ev)
     server = ev->data;
     upstream = server->upstream;
 
+    ev->cancelable = 1;
     ngx_add_timer(ev, ngx_max(upstream->resolver_timeout, 1000));
 
     ctx = ngx_resolve_start(upstream->resolver, NULL);
@@ -162,7 +178,7 @@ ngx_mail_policy_upstream_ask_handler(ngx_event_t *ev)
     ctx->handler = ngx_mail_policy_upstream_answer;
     ctx->data = server;
     ctx->timeout = upstream->resolver_timeout;
-    ctx->cancelable = 1;
+    ctx->cancelable = ngx_mail_policy_upstream_idle(upstream);
 
     ngx_del_timer(ev);
     server->asking = ctx;

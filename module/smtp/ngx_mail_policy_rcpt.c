@@ -399,7 +399,7 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;
     rcpt->routing = 0;
 
-    ngx_mail_policy_fetch_forget(&rcpt->wait);
+    ngx_mail_policy_route_cancel(t, rcpt);
     ngx_mail_policy_check_give_back(&rcpt->check);
 
     /* what MAIL paid for is there for the next one */

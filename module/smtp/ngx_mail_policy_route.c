@@ -9,9 +9,11 @@
  * as the lookups that it needs are there.
  *
  *     fetch -> route -> group, or none such
- *        \-> AGAIN -> asked again by whoever wanted to know
+ *                \-> "host:port": a group is made
  *
- * Event: lookups that are there.
+ * Whatever has to be waited for, whoever wanted to know asks again then.
+ *
+ * Events: lookups that are there; the addresses of a relay.
  */
 
 
@@ -23,12 +25,16 @@
 #include "ngx_mail_policy_session.h"
 
 
+static ngx_int_t ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream);
+static ngx_uint_t ngx_mail_policy_route_address(ngx_str_t *name);
+static ngx_int_t ngx_mail_policy_route_dynamic(
+    ngx_mail_policy_transaction_t *t, ngx_mail_policy_rcpt_t *rcpt,
+    ngx_str_t *name, ngx_mail_policy_upstream_t **upstream);
 static ngx_int_t ngx_mail_policy_route_wait(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, uint64_t mask);
 static void ngx_mail_policy_route_handler(void *data);
 static void ngx_mail_policy_route_rcpt_handler(void *data);
-static ngx_int_t ngx_mail_policy_route_group(ngx_mail_policy_transaction_t *t,
-    ngx_str_t *name, ngx_mail_policy_upstream_t **upstream);
 
 
 /*
@@ -115,17 +121,69 @@ ngx_mail_policy_route_forget(ngx_mail_policy_transaction_t *t)
     {
         rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
 
-        ngx_mail_policy_fetch_forget(&rcpt->wait);
+        ngx_mail_policy_route_cancel(t, rcpt);
         ngx_mail_policy_fetch_end(rcpt->fetch);
     }
 
-    ngx_mail_policy_fetch_forget(&t->wait);
+    ngx_mail_policy_route_cancel(t, NULL);
     ngx_mail_policy_fetch_end(t->fetch);
+}
+
+
+void
+ngx_mail_policy_route_cancel(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt)
+{
+    ngx_mail_policy_dynamic_t  *dynamic;
+
+    ngx_mail_policy_fetch_forget(rcpt ? &rcpt->wait : &t->wait);
+
+    dynamic = rcpt ? rcpt->dynamic : t->dynamic;
+
+    if (dynamic) {
+        ngx_mail_policy_dynamic_cancel(dynamic);
+    }
 }
 
 
 ngx_int_t
 ngx_mail_policy_route(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream)
+{
+    ngx_int_t                    rc;
+    ngx_mail_policy_session_t   *s;
+    ngx_mail_policy_upstream_t  *found;
+
+    s = t->session;
+
+    found = t->diverted ? t->diverted : s->conf->upstream;
+
+    if (found == NULL) {
+        rc = ngx_mail_policy_route_find(t, rcpt, &found);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    /* what its "hash" needs */
+
+    if (found->key) {
+        rc = ngx_mail_policy_route_wait(t, rcpt, found->key->lookups);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    *upstream = found;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream)
 {
     ngx_int_t                   rc;
@@ -135,11 +193,6 @@ ngx_mail_policy_route(ngx_mail_policy_transaction_t *t,
 
     s = t->session;
     route = s->conf->route;
-
-    if (t->diverted || s->conf->upstream) {
-        *upstream = t->diverted ? t->diverted : s->conf->upstream;
-        return NGX_OK;
-    }
 
     rc = ngx_mail_policy_route_wait(t, rcpt, route->lookups);
 
@@ -160,7 +213,98 @@ ngx_mail_policy_route(ngx_mail_policy_transaction_t *t,
         return NGX_ERROR;
     }
 
-    return ngx_mail_policy_route_group(t, &name, upstream);
+    *upstream = ngx_mail_policy_upstream_find(&s->main_conf->upstreams, &name);
+
+    if (*upstream) {
+        return NGX_OK;
+    }
+
+    if (ngx_mail_policy_route_address(&name)) {
+        return ngx_mail_policy_route_dynamic(t, rcpt, &name, upstream);
+    }
+
+    ngx_log_error(NGX_LOG_ERR, s->connection->log, 0,
+                  "no upstream \"%V\", which \"proxy_pass %V\" gave",
+                  &name, &route->text);
+
+    return NGX_ERROR;
+}
+
+
+/* 1 if it is meant to be "host:port" or the like, and not a group's name */
+
+static ngx_uint_t
+ngx_mail_policy_route_address(ngx_str_t *name)
+{
+    ngx_uint_t  i, colon;
+
+    colon = 0;
+
+    for (i = 0; i < name->len; i++) {
+
+        if (name->data[i] <= ' ' || name->data[i] > '~') {
+            return 0;
+        }
+
+        colon |= (name->data[i] == ':');
+    }
+
+    return colon;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_route_dynamic(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_str_t *name,
+    ngx_mail_policy_upstream_t **upstream)
+{
+    ngx_mail_policy_session_t   *s;
+    ngx_mail_policy_dynamic_t   *d, **kept;
+
+    s = t->session;
+
+    /* most recipients go where the first one does */
+
+    if (t->upstream && t->upstream->name.len == name->len
+        && ngx_memcmp(t->upstream->name.data, name->data, name->len) == 0)
+    {
+        *upstream = t->upstream;
+        return NGX_OK;
+    }
+
+    kept = rcpt ? &rcpt->dynamic : &t->dynamic;
+    d = *kept;
+
+    if (d == NULL) {
+        d = ngx_pcalloc(t->pool, sizeof(ngx_mail_policy_dynamic_t));
+        if (d == NULL) {
+            return NGX_ERROR;
+        }
+
+        d->pool = t->pool;
+        d->log = s->connection->log;
+        d->resolver = s->core->resolver;
+        d->timeout = s->core->resolver_timeout;
+        d->handler = rcpt ? ngx_mail_policy_route_rcpt_handler
+                          : ngx_mail_policy_route_handler;
+        d->data = rcpt ? (void *) rcpt : (void *) t;
+
+        *kept = d;
+
+        if (ngx_mail_policy_dynamic_get(&s->main_conf->relays, name, d)
+            == NGX_AGAIN)
+        {
+            return NGX_AGAIN;
+        }
+    }
+
+    if (d->waits) {
+        return NGX_AGAIN;
+    }
+
+    *upstream = d->upstream;
+
+    return d->upstream ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -193,26 +337,4 @@ ngx_mail_policy_route_rcpt_handler(void *data)
     ngx_mail_policy_rcpt_t *rcpt = data;
 
     ngx_mail_policy_rcpts_kick(rcpt->transaction);
-}
-
-
-static ngx_int_t
-ngx_mail_policy_route_group(ngx_mail_policy_transaction_t *t,
-    ngx_str_t *name, ngx_mail_policy_upstream_t **upstream)
-{
-    ngx_mail_policy_session_t  *s;
-
-    s = t->session;
-
-    *upstream = ngx_mail_policy_upstream_find(&s->main_conf->upstreams, name);
-
-    if (*upstream) {
-        return NGX_OK;
-    }
-
-    ngx_log_error(NGX_LOG_ERR, s->connection->log, 0,
-                  "no upstream \"%V\", which \"proxy_pass %V\" gave",
-                  name, &s->conf->route->text);
-
-    return NGX_ERROR;
 }

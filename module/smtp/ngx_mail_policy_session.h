@@ -29,6 +29,7 @@
 #include "ngx_mail_policy_balance.h"
 #include "ngx_mail_policy_check.h"
 #include "ngx_mail_policy_conf.h"
+#include "ngx_mail_policy_dynamic.h"
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_keep.h"
 #include "ngx_mail_policy_log.h"
@@ -93,6 +94,7 @@ typedef struct {
     ngx_mail_policy_check_t         check;
     ngx_mail_policy_fetch_t        *fetch;  /* of its lookups, or NULL */
     ngx_mail_policy_fetch_wait_t   *wait;   /* for its route */
+    ngx_mail_policy_dynamic_t      *dynamic;    /* a group made for it */
     unsigned                        routing:1;  /* its route is not known, or
                                                    one before it decides */
 } ngx_mail_policy_rcpt_t;
@@ -110,6 +112,7 @@ struct ngx_mail_policy_transaction_s {
     ngx_uint_t                      nrcpts; /* seen, whatever became of them */
     ngx_mail_policy_fetch_t        *fetch;  /* of lookups, or NULL */
     ngx_mail_policy_fetch_wait_t   *wait;   /* for the route */
+    ngx_mail_policy_dynamic_t      *dynamic;    /* a group made for it */
     ngx_array_t                     charged;
 
     ngx_mail_policy_upstream_t     *upstream;
@@ -505,6 +508,10 @@ void ngx_mail_policy_transaction_routed(ngx_mail_policy_transaction_t *t);
 ngx_int_t ngx_mail_policy_route_fetch(ngx_mail_policy_transaction_t *t);
 ngx_int_t ngx_mail_policy_route_fetch_rcpt(ngx_mail_policy_rcpt_t *rcpt);
 void ngx_mail_policy_route_forget(ngx_mail_policy_transaction_t *t);
+
+/* what a route waits for is not awaited any more; rcpt as above */
+void ngx_mail_policy_route_cancel(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt);
 
 /* what variables say of the recipient from now on is of this one */
 void ngx_mail_policy_rcpt_envelope(ngx_mail_policy_rcpt_t *rcpt);

@@ -264,7 +264,7 @@ ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
 
     t->lazy = 1;
     t->routing = 0;
-    ngx_mail_policy_fetch_forget(&t->wait);
+    ngx_mail_policy_route_cancel(t, NULL);
 
     ngx_mail_policy_transaction_reroute(t, upstream);
 }
