@@ -37,6 +37,8 @@ extern ngx_module_t  ngx_mail_module;
 
 static void *ngx_mail_policy_create_main_conf(ngx_conf_t *cf);
 static char *ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf);
+static ngx_int_t ngx_mail_policy_init_hash(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf);
 static void *ngx_mail_policy_create_srv_conf(ngx_conf_t *cf);
 static char *ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -338,7 +340,8 @@ ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_mail_policy_srv_conf_t   *main, *server;
 
     if (ngx_mail_policy_value_resolve(cf, mcf) != NGX_OK
-        || ngx_mail_policy_lookup_check(cf, mcf) != NGX_OK)
+        || ngx_mail_policy_lookup_check(cf, mcf) != NGX_OK
+        || ngx_mail_policy_init_hash(cf, mcf) != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -374,6 +377,40 @@ ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* when the keys of groups with "hash" are known */
+
+static ngx_int_t
+ngx_mail_policy_init_hash(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf)
+{
+    ngx_uint_t                    i;
+    ngx_mail_policy_upstream_t  **upstream;
+
+    upstream = mcf->upstreams.elts;
+
+    for (i = 0; i < mcf->upstreams.nelts; i++) {
+
+        if (upstream[i]->key == NULL) {
+            continue;
+        }
+
+        ngx_mail_policy_value_phase(upstream[i]->key);
+
+        if (upstream[i]->key->phase > NGX_MAIL_POLICY_AT_RCPT
+            || upstream[i]->key->lookups)
+        {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"hash %V\" is not known when a relay is chosen: "
+                          "use variables of the client and the message, in "
+                          "%s:%ui", &upstream[i]->key->text,
+                          upstream[i]->file, upstream[i]->line);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
