@@ -5,8 +5,8 @@
 # Clients leave, answers come late, twice, or at once with something else;
 # and nothing is left of it.
 #
-# A5 and A7 do not exist, which is asked here, too: when they do, there are
-# twenty cells to be written.
+# A5 is not tried yet; A7 is in async_relay_tls.t.  When it is, there are
+# ten cells to be written.
 
 use strict;
 use warnings;
@@ -175,12 +175,10 @@ sub steady { $async->steady($_[0], sub { message('starttls_main') }) }
 message($_, from => '127.0.1.1') for qw(ptr_main deaf_main);
 steady('to begin with');
 
-# A5 and A7
+# A5
 
 for my $case ([ 'A5', 'resolve', 'upstream u { server mail.example:25 '
-                . 'resolve; }' ],
-    [ 'A7', 'proxy_ssl', 'proxy_ssl on;' ],
-    [ 'A7', 'proxy_starttls', 'proxy_starttls on;' ])
+                . 'resolve; }' ])
 {
     my ($point, $what, $text) = @$case;
     my ($good) = $t->check_conf("mail { policy on; policy_auth off;\n"

@@ -239,12 +239,6 @@ bad('smtp_auth leaves nothing',
     qr/"smtp_auth" leaves no method to log in by: add "plain" or "login"/,
     'server');
 
-bad('proxy_smtp_auth', whole('proxy_smtp_auth on;'),
-    qr/"proxy_smtp_auth" together with "policy on" is not supported by this/,
-    'server');
-bad('proxy_protocol', whole('proxy_protocol on;'),
-    qr/"proxy_protocol" together with "policy on" is not supported by this/,
-    'server');
 bad('smtp_capabilities SIZE x', whole('smtp_capabilities "SIZE ten";'),
     qr/invalid number in smtp_capabilities "SIZE ten"/, 'server');
 

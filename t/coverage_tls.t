@@ -191,20 +191,7 @@ like($tls->cmd('AUTH EXTERNAL ='), qr/^50[24] 5\.5\./,
     'TLS-6 EXTERNAL is not in the product');
 $c->close();
 
-# TLS-3, TLS-4, TLS-5: nobody may take a connection for one under TLS
-
-for my $case ([ 'TLS-3 TLS-4 TLS-5', 'proxy_ssl on;' ],
-    [ 'TLS-3 TLS-4 TLS-5', 'proxy_starttls required;' ],
-    [ 'TLS-3 TLS-4 TLS-5', 'proxy_ssl_verify on;' ])
-{
-    my ($id, $directive) = @$case;
-    my ($good, $said) = $t->check_conf("mail { policy on; policy_auth off;\n"
-        . "proxy_pass 127.0.0.1:25;\n$directive\n"
-        . "server { listen 127.0.0.1:%%PORT_x%%; protocol smtp; } }\n");
-
-    ok(!$good && $said =~ /unknown directive|not allowed here|not supported by/,
-        "$id $directive: not yet, and said so") or diag($said);
-}
+# TLS-3, TLS-4, TLS-5 are of relays: relay_tls.t, relay_tls_refused.t
 
 # TLS-11: half a record is nothing to read: the worker sleeps, others are
 # served, and with the other half it goes on

@@ -53,6 +53,8 @@ typedef struct {
     ngx_str_t           protocol;       /* SMTP, ESMTP, ESMTPS, ESMTPA ... */
     ngx_str_t           sasl_method;
     ngx_str_t           sasl_username;  /* empty: not authenticated */
+    ngx_str_t           sasl_password;  /* for relays, where proxy_smtp_auth
+                                           is on; wiped with the session */
 
     off_t               bytes_received; /* by the client's connection, from
                                            the end of the transaction before

@@ -224,9 +224,6 @@ ngx_int_t ngx_mail_policy_stock_auth_http_check(ngx_conf_t *cf,
 void *ngx_mail_policy_stock_value(ngx_conf_t *cf, ngx_module_t *module,
     char *name);
 
-/* says that "name" must be off in this server; returns NGX_ERROR */
-ngx_int_t ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name);
-
 /* what a server with policy takes over of them; after their merge */
 ngx_int_t ngx_mail_policy_stock_merge(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);

@@ -69,6 +69,15 @@ static ngx_conf_enum_t  ngx_mail_policy_proxy_protocol_versions[] = {
 };
 
 
+static ngx_conf_bitmask_t  ngx_mail_policy_proxy_auth_methods[] = {
+    { ngx_string("plain"), MPOL_AUTH_PLAIN },
+    { ngx_string("login"), MPOL_AUTH_LOGIN },
+    { ngx_string("cram-md5"), MPOL_AUTH_CRAM_MD5 },
+    { ngx_string("scram-sha-256"), MPOL_AUTH_SCRAM_SHA_256 },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_conf_bitmask_t  ngx_mail_policy_proxy_ssl_protocols[] = {
     { ngx_string("TLSv1"), NGX_SSL_TLSv1 },
     { ngx_string("TLSv1.1"), NGX_SSL_TLSv1_1 },
@@ -253,6 +262,27 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
       offsetof(ngx_mail_policy_proxy_conf_t, xclient_required),
       NULL },
 
+    { ngx_string("proxy_auth"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE12,
+      ngx_mail_policy_proxy_auth,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("proxy_auth_methods"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_conf_set_bitmask_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, auth_methods),
+      &ngx_mail_policy_proxy_auth_methods },
+
+    { ngx_string("proxy_auth_plaintext"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_proxy_conf_t, auth_plaintext),
+      NULL },
+
       ngx_null_command
 };
 
@@ -300,10 +330,13 @@ ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf)
     conf->next_timeout = NGX_CONF_UNSET_MSEC;
     conf->protocol_version = NGX_CONF_UNSET_UINT;
     conf->xclient_required = NGX_CONF_UNSET;
+    conf->login = NGX_CONF_UNSET_PTR;
+    conf->auth_plaintext = NGX_CONF_UNSET;
 
     /*
      * set by ngx_pcalloc():
      *
+     *     conf->auth_methods = 0;
      *     conf->bind = NULL;
      *     conf->bind_value = NULL;
      *     conf->bind_transparent = 0;
@@ -345,6 +378,7 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
                               1);
     ngx_conf_merge_value(conf->xclient_required, prev->xclient_required, 0);
 
+    ngx_mail_policy_proxy_auth_merge(conf, prev);
     ngx_mail_policy_proxy_bind_merge(conf, prev);
     ngx_mail_policy_proxy_ssl_merge(conf, prev);
 
@@ -366,7 +400,8 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (ngx_mail_policy_proxy_stock(cf, conf) != NGX_OK
         || ngx_mail_policy_proxy_bind_init(cf, conf) != NGX_OK
-        || ngx_mail_policy_proxy_ssl_init(cf, conf) != NGX_OK)
+        || ngx_mail_policy_proxy_ssl_init(cf, conf) != NGX_OK
+        || ngx_mail_policy_proxy_auth_init(cf, conf) != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -409,9 +444,7 @@ ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
         return NGX_ERROR;
     }
 
-    if (*smtp_auth) {
-        return ngx_mail_policy_stock_refuse(cf, "proxy_smtp_auth");
-    }
+    conf->relay.client_login = *smtp_auth;
 
     if (*protocol) {
         conf->relay.proxy_protocol = (*protocol == 1) ? conf->protocol_version

@@ -23,6 +23,10 @@ typedef struct {
     ngx_uint_t                     protocol_version;
     ngx_flag_t                     xclient_required;
 
+    ngx_mail_policy_relay_login_t *login;       /* proxy_auth */
+    ngx_uint_t                     auth_methods;
+    ngx_flag_t                     auth_plaintext;
+
     ngx_addr_t                    *bind;
     ngx_mail_policy_value_t       *bind_value;  /* with variables */
     unsigned                       bind_transparent:1;
@@ -50,6 +54,17 @@ typedef struct {
 
     ngx_mail_policy_relay_conf_t   relay;       /* what comes of it */
 } ngx_mail_policy_proxy_conf_t;
+
+
+/* "proxy_auth" */
+char *ngx_mail_policy_proxy_auth(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_mail_policy_proxy_auth_merge(ngx_mail_policy_proxy_conf_t *conf,
+    ngx_mail_policy_proxy_conf_t *prev);
+
+/* behind proxy_ssl_init(); errors are logged */
+ngx_int_t ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
+    ngx_mail_policy_proxy_conf_t *conf);
 
 
 /* "proxy_bind" */

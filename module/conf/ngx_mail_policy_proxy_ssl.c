@@ -20,6 +20,8 @@
 #define NGX_MAIL_POLICY_PROXY_SSL_DEPTH  4
 
 
+static ngx_int_t ngx_mail_policy_proxy_ssl_named(ngx_conf_t *cf,
+    ngx_mail_policy_proxy_conf_t *conf, ngx_mail_core_srv_conf_t *cscf);
 static ngx_int_t ngx_mail_policy_proxy_ssl_context(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf, ngx_ssl_t *ssl);
 static ngx_int_t ngx_mail_policy_proxy_ssl_trust(ngx_conf_t *cf,
@@ -136,6 +138,10 @@ ngx_mail_policy_proxy_ssl_init(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    if (ngx_mail_policy_proxy_ssl_named(cf, conf, cscf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
     if (ssl == NULL) {
         return NGX_ERROR;
@@ -175,6 +181,45 @@ ngx_mail_policy_proxy_ssl_init(ngx_conf_t *cf,
     relay->ssl_verify = conf->ssl_verify;
     relay->ssl_server_name = conf->ssl_server_name;
     relay->starttls = conf->starttls;
+
+    return NGX_OK;
+}
+
+
+/* what a certificate is to be for; of a route it shows when it is taken */
+
+static ngx_int_t
+ngx_mail_policy_proxy_ssl_named(ngx_conf_t *cf,
+    ngx_mail_policy_proxy_conf_t *conf, ngx_mail_core_srv_conf_t *cscf)
+{
+    ngx_uint_t                   i;
+    ngx_mail_policy_server_t    *server;
+    ngx_mail_policy_srv_conf_t  *pscf;
+
+    pscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_policy_module);
+
+    if (!conf->ssl_verify || conf->ssl_name.len || pscf->upstream == NULL) {
+        return NGX_OK;
+    }
+
+    server = pscf->upstream->servers.elts;
+
+    for (i = 0; i < pscf->upstream->servers.nelts; i++) {
+
+        if (server[i].name.len < 5
+            || ngx_strncasecmp(server[i].name.data, (u_char *) "unix:", 5)
+               != 0)
+        {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "relay \"%V\" has no name for its certificate to be "
+                      "verified with: write \"proxy_ssl_name name;\" or "
+                      "\"proxy_ssl_verify off;\" for server in %s:%ui",
+                      &server[i].name, cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
 
     return NGX_OK;
 }

@@ -279,22 +279,6 @@ ngx_mail_policy_stock_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf,
 }
 
 
-ngx_int_t
-ngx_mail_policy_stock_refuse(ngx_conf_t *cf, char *name)
-{
-    ngx_mail_core_srv_conf_t  *cscf;
-
-    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
-
-    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                  "\"%s\" together with \"policy on\" is not supported by "
-                  "this version, write \"%s off;\" for server in %s:%ui",
-                  name, name, cscf->file_name, cscf->line);
-
-    return NGX_ERROR;
-}
-
-
 /* smtp_capabilities: what the user lists, of what we can do; or all of it */
 
 static ngx_int_t

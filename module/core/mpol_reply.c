@@ -49,7 +49,16 @@ static const mpol_keyword_t  mpol_relay_keywords[] = {
     mpol_keyword("BINARYMIME", MPOL_RELAY_BINARYMIME),
     mpol_keyword("SMTPUTF8", MPOL_RELAY_SMTPUTF8),
     mpol_keyword("DSN", MPOL_RELAY_DSN),
-    mpol_keyword("LIMITS", MPOL_RELAY_LIMITS)
+    mpol_keyword("LIMITS", MPOL_RELAY_LIMITS),
+    mpol_keyword("AUTH", MPOL_RELAY_AUTH)
+};
+
+
+static const mpol_keyword_t  mpol_auth_keywords[] = {
+    mpol_keyword("PLAIN", MPOL_AUTH_PLAIN),
+    mpol_keyword("LOGIN", MPOL_AUTH_LOGIN),
+    mpol_keyword("CRAM-MD5", MPOL_AUTH_CRAM_MD5),
+    mpol_keyword("SCRAM-SHA-256", MPOL_AUTH_SCRAM_SHA_256)
 };
 
 
@@ -284,6 +293,14 @@ mpol_ehlo_line(mpol_ehlo_t *ehlo, const uint8_t *p, size_t len)
             ehlo->xclient |= mpol_ehlo_flag(mpol_xclient_keywords,
                                             mpol_count(mpol_xclient_keywords),
                                             &word);
+        }
+    }
+
+    if (flag == MPOL_RELAY_AUTH) {
+        while (mpol_ehlo_word(&p, end, &word)) {
+            ehlo->auth |= mpol_ehlo_flag(mpol_auth_keywords,
+                                         mpol_count(mpol_auth_keywords),
+                                         &word);
         }
     }
 

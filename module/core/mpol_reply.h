@@ -57,6 +57,14 @@ typedef struct {
 #define MPOL_RELAY_SMTPUTF8    0x0100   /* never without 8BITMIME */
 #define MPOL_RELAY_DSN         0x0200
 #define MPOL_RELAY_LIMITS      0x0400
+#define MPOL_RELAY_AUTH        0x0800
+
+
+/* mechanisms a relay's AUTH line names */
+#define MPOL_AUTH_PLAIN          0x01
+#define MPOL_AUTH_LOGIN          0x02
+#define MPOL_AUTH_CRAM_MD5       0x04
+#define MPOL_AUTH_SCRAM_SHA_256  0x08
 
 
 /* attributes a relay's XCLIENT line names */
@@ -73,6 +81,7 @@ typedef struct {
 typedef struct {
     unsigned  extensions;               /* MPOL_RELAY_... */
     unsigned  xclient;                  /* MPOL_XCLIENT_... */
+    unsigned  auth;                     /* MPOL_AUTH_... */
     uint64_t  size;                     /* SIZE n; 0: none or no maximum */
     uint64_t  mailmax;                  /* LIMITS MAILMAX=n; 0: none */
     uint64_t  rcptmax;                  /* LIMITS RCPTMAX=n; 0: none */

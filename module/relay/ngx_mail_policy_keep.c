@@ -210,6 +210,10 @@ ngx_mail_policy_keep_again(ngx_mail_policy_relay_t *relay,
 
     /* he may have logged in meanwhile */
 
+    if (!relay->logged_in && ngx_mail_policy_relay_auth_needed(relay)) {
+        return 0;
+    }
+
     if (relay->xclient_sent) {
         len = ngx_mail_policy_relay_identity(envelope, identity);
 

@@ -46,7 +46,6 @@ static ngx_int_t ngx_mail_policy_relay_test_connect(
 static void ngx_mail_policy_relay_read(ngx_mail_policy_relay_t *relay);
 static ngx_int_t ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay);
-static ngx_int_t ngx_mail_policy_relay_flush(ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_leave(ngx_mail_policy_relay_t *relay);
 static void ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay);
 static u_char *ngx_mail_policy_relay_log_error(ngx_log_t *log, u_char *buf,
@@ -566,96 +565,6 @@ ngx_mail_policy_relay_write(ngx_mail_policy_relay_t *relay)
 }
 
 
-u_char *
-ngx_mail_policy_relay_reserve(ngx_mail_policy_relay_t *relay, size_t n)
-{
-    size_t   size;
-    u_char  *p;
-
-    if (relay->out_size - relay->out_len >= n) {
-        return relay->out + relay->out_len;
-    }
-
-    size = ngx_max(relay->out_len + n, 2 * relay->out_size);
-    size = ngx_max(size, 1024);
-
-    p = ngx_alloc(size, &relay->log);
-    if (p == NULL) {
-        return NULL;
-    }
-
-    if (relay->out) {
-        ngx_memcpy(p, relay->out, relay->out_len);
-        ngx_free(relay->out);
-    }
-
-    relay->out = p;
-    relay->out_size = size;
-
-    return p + relay->out_len;
-}
-
-
-void
-ngx_mail_policy_relay_written(ngx_mail_policy_relay_t *relay, size_t n)
-{
-    relay->out_len += n;
-}
-
-
-/* NGX_OK: all went out; NGX_AGAIN; NGX_ERROR: the relay failed */
-
-static ngx_int_t
-ngx_mail_policy_relay_flush(ngx_mail_policy_relay_t *relay)
-{
-    ssize_t            n;
-    ngx_connection_t  *c;
-
-    c = relay->pc.connection;
-
-    while (relay->out_sent < relay->out_len) {
-
-        if (!c->write->ready) {
-            n = NGX_AGAIN;
-
-        } else {
-            n = c->send(c, relay->out + relay->out_sent,
-                        relay->out_len - relay->out_sent);
-        }
-
-        if (n == NGX_ERROR) {
-            ngx_mail_policy_relay_fail(relay, "send() failed");
-            return NGX_ERROR;
-        }
-
-        if (n == NGX_AGAIN) {
-
-            if (ngx_handle_write_event(c->write, 0) != NGX_OK) {
-                ngx_mail_policy_relay_fail(relay, "no write event");
-                return NGX_ERROR;
-            }
-
-            ngx_mail_policy_relay_timers(relay);
-
-            return NGX_AGAIN;
-        }
-
-        relay->out_sent += n;
-    }
-
-    if (relay->out) {
-        ngx_free(relay->out);
-        relay->out = NULL;
-    }
-
-    relay->out_len = 0;
-    relay->out_sent = 0;
-    relay->out_size = 0;
-
-    return NGX_OK;
-}
-
-
 /* one deadline a wait: what is due decides, not what happens to arrive */
 
 void
@@ -795,9 +704,8 @@ ngx_mail_policy_relay_free(ngx_mail_policy_relay_t *relay)
         ngx_close_connection(c);
     }
 
-    if (relay->out) {
-        ngx_free(relay->out);
-    }
+    ngx_mail_policy_relay_auth_free(relay);
+    ngx_mail_policy_relay_output_free(relay);
 
     ngx_mail_policy_relay_rest(relay);
     ngx_mail_policy_peer_unref(relay->peer);

@@ -33,6 +33,7 @@
 #include "mpol_pace.h"
 #include "mpol_reply.h"
 #include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_scram.h"
 #include "ngx_mail_policy_tls.h"
 #include "ngx_mail_policy_upstream.h"
 
@@ -84,6 +85,9 @@ typedef struct {
 } ngx_mail_policy_relay_handlers_t;
 
 
+typedef struct ngx_mail_policy_relay_auth_s  ngx_mail_policy_relay_auth_t;
+
+
 /* xclient, beside off and on: proxy_xclient_required */
 #define NGX_MAIL_POLICY_XCLIENT_REQUIRED   2
 
@@ -91,6 +95,14 @@ typedef struct {
 #define NGX_MAIL_POLICY_STARTTLS_OFF       0
 #define NGX_MAIL_POLICY_STARTTLS_ON        1
 #define NGX_MAIL_POLICY_STARTTLS_REQUIRED  2
+
+
+/* proxy_auth, of a server or a group */
+struct ngx_mail_policy_relay_login_s {
+    ngx_str_t                          user;
+    ngx_str_t                          password;
+    ngx_mail_policy_scram_cache_t     *cache;
+};
 
 
 /* of a server; lives as long as the cycle, and longer than any relay */
@@ -104,6 +116,12 @@ typedef struct {
     ngx_uint_t                         proxy_protocol;    /* 1, 2; 0: none */
     ngx_addr_t                        *bind;      /* or NULL */
     struct ngx_mail_policy_value_s    *bind_value;    /* goes first */
+    ngx_mail_policy_relay_login_t     *login;     /* NULL: none; a group's own
+                                                     goes first */
+    ngx_uint_t                         client_login;  /* proxy_smtp_auth */
+    ngx_uint_t                         auth_methods;  /* MPOL_AUTH_... */
+    ngx_uint_t                         auth_plaintext;
+    void                              *thread_pool;   /* or NULL */
     ngx_uint_t                         starttls;  /* ..._STARTTLS_... */
     ngx_ssl_t                         *ssl;       /* NULL: always in clear */
     ngx_mail_policy_tls_sessions_t    *ssl_sessions;  /* NULL: not kept */
@@ -179,6 +197,7 @@ typedef struct {
     ngx_str_t                          host;      /* of TLS: a name or an
                                                      address */
     ngx_str_t                          session_key;
+    ngx_mail_policy_relay_auth_t      *auth;      /* while logging in */
 
     ngx_queue_t                        waiting;   /* commands not yet sent */
     ngx_queue_t                        sent;      /* awaiting their replies */
@@ -213,6 +232,7 @@ typedef struct {
     unsigned                           in_body:1; /* from 354 or chunks() to
                                                      final() */
     unsigned                           listening:1; /* for chunks' replies */
+    unsigned                           logged_in:1;
     unsigned                           trusted:1; /* TLS, as it should be */
     unsigned                           clear:1;   /* no TLS, and it need not
                                                      be */
@@ -341,6 +361,21 @@ ngx_int_t ngx_mail_policy_relay_bind(ngx_mail_policy_relay_t *relay);
 /* the PROXY protocol's header: NGX_OK, or NGX_ERROR no memory */
 ngx_int_t ngx_mail_policy_relay_proxy(ngx_mail_policy_relay_t *relay);
 
+/* the line "proxy_auth name password"; NULL: logged */
+ngx_mail_policy_relay_login_t *ngx_mail_policy_relay_login(ngx_conf_t *cf);
+
+/* 1 if mail needs a login before; also for the client of a session */
+ngx_uint_t ngx_mail_policy_relay_auth_needed(ngx_mail_policy_relay_t *relay);
+
+/* begins: NGX_OK, or NGX_ERROR no memory */
+ngx_int_t ngx_mail_policy_relay_auth(ngx_mail_policy_relay_t *relay);
+
+/* NGX_OK go on, NGX_DONE logged in, NGX_ERROR refused */
+ngx_int_t ngx_mail_policy_relay_auth_reply(ngx_mail_policy_relay_t *relay,
+    mpol_reply_t *reply);
+
+void ngx_mail_policy_relay_auth_free(ngx_mail_policy_relay_t *relay);
+
 /* all has gone out that was to be said in clear: the handshake */
 void ngx_mail_policy_relay_tls(ngx_mail_policy_relay_t *relay);
 
@@ -376,6 +411,11 @@ ngx_uint_t ngx_mail_policy_relay_identified(ngx_mail_policy_relay_t *relay,
     u_char *identity, size_t len);
 ngx_uint_t ngx_mail_policy_relay_renewable(ngx_mail_policy_relay_t *relay);
 ngx_int_t ngx_mail_policy_relay_renew(ngx_mail_policy_relay_t *relay);
+
+/* NGX_OK: all went out; NGX_AGAIN; NGX_ERROR: the relay failed */
+ngx_int_t ngx_mail_policy_relay_flush(ngx_mail_policy_relay_t *relay);
+
+void ngx_mail_policy_relay_output_free(ngx_mail_policy_relay_t *relay);
 
 /* room for n octets of output, or NULL; then tell how many were written */
 u_char *ngx_mail_policy_relay_reserve(ngx_mail_policy_relay_t *relay,

@@ -9,9 +9,9 @@
  *
  *   [ TLS -> ] GREETING -220-> EHLO -250->
  *       [ STARTTLS -220-> TLS -> EHLO -250-> ]
- *       [ XCLIENT -220-> ... -> EHLO -250-> ] MAIL
- *            ^                                  |
- *            +---- renew(): another client -----+
+ *       [ XCLIENT -220-> ... -> EHLO -250-> ] [ AUTH ... -235-> ] MAIL
+ *            ^                                                     |
+ *            +------------ renew(): another client ---------------+
  *
  * XCLIENT (..._xclient.c) is spoken where the relay offers it and "xclient" is
  * on.  A relay that offers it and then refuses it is not used: mail would go
@@ -113,6 +113,12 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
 
         mpol_ehlo_parse(relay->in, relay->in_len, &relay->ehlo);
 
+        /* it is us who log in then */
+
+        if (ngx_mail_policy_relay_auth_needed(relay)) {
+            relay->ehlo.xclient &= ~MPOL_XCLIENT_LOGIN;
+        }
+
         rc = ngx_mail_policy_relay_offered(relay);
         break;
 
@@ -146,6 +152,17 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
         }
 
         rc = ngx_mail_policy_relay_identify(relay);
+        break;
+
+    case NGX_MAIL_POLICY_RELAY_AUTH:
+
+        rc = ngx_mail_policy_relay_auth_reply(relay, reply);
+
+        if (rc == NGX_DONE) {
+            relay->logged_in = 1;
+            rc = ngx_mail_policy_relay_offered(relay);
+        }
+
         break;
 
     default:
@@ -202,6 +219,10 @@ ngx_mail_policy_relay_offered(ngx_mail_policy_relay_t *relay)
         && relay->xclient_sent == 0 && relay->ehlo.xclient)
     {
         return ngx_mail_policy_relay_identify(relay);
+    }
+
+    if (!relay->logged_in && ngx_mail_policy_relay_auth_needed(relay)) {
+        return ngx_mail_policy_relay_auth(relay);
     }
 
     ngx_mail_policy_upstream_learn(relay->peer, &relay->ehlo);
@@ -264,6 +285,10 @@ ngx_mail_policy_relay_identify(ngx_mail_policy_relay_t *relay)
     const ngx_str_t  *helo;
 
     rc = ngx_mail_policy_relay_xclient(relay);
+
+    /* Postfix forgets who has logged in */
+
+    relay->logged_in = 0;
 
     if (rc == NGX_OK) {
         relay->stage = NGX_MAIL_POLICY_RELAY_XCLIENT;

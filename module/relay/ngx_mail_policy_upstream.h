@@ -30,6 +30,9 @@
 #define NGX_MAIL_POLICY_MAX_WEIGHT  65535
 
 
+typedef struct ngx_mail_policy_relay_login_s  ngx_mail_policy_relay_login_t;
+
+
 typedef enum {
     NGX_MAIL_POLICY_ROUND_ROBIN = 0,
     NGX_MAIL_POLICY_LEAST_CONN,
@@ -82,6 +85,7 @@ struct ngx_mail_policy_upstream_s {
 
     ngx_mail_policy_keep_t       keep;          /* connections */
     ngx_mail_policy_health_t     health;        /* checks */
+    ngx_mail_policy_relay_login_t *login;       /* proxy_auth, or NULL */
 
     ngx_mail_policy_peer_zone_t *zone;          /* in a worker */
 

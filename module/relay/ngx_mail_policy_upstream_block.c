@@ -36,6 +36,8 @@ static char *ngx_mail_policy_upstream_health_check(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream);
 static char *ngx_mail_policy_upstream_keepalive(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream);
+static char *ngx_mail_policy_upstream_auth(ngx_conf_t *cf,
+    ngx_mail_policy_upstream_t *upstream);
 static char *ngx_mail_policy_upstream_resolver(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream);
 static char *ngx_mail_policy_upstream_resolver_timeout(ngx_conf_t *cf,
@@ -64,6 +66,7 @@ static ngx_mail_policy_upstream_line_t  ngx_mail_policy_upstream_lines[] = {
     { "keepalive_requests", ngx_mail_policy_upstream_keepalive, 1, 0 },
     { "keepalive_time", ngx_mail_policy_upstream_keepalive, 1, 0 },
     { "keepalive_timeout", ngx_mail_policy_upstream_keepalive, 1, 0 },
+    { "proxy_auth", ngx_mail_policy_upstream_auth, 3, 3 },
     { "resolver", ngx_mail_policy_upstream_resolver, 2, 0 },
     { "resolver_timeout", ngx_mail_policy_upstream_resolver_timeout, 2, 2 },
 
@@ -204,6 +207,20 @@ ngx_mail_policy_upstream_keepalive(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream)
 {
     return ngx_mail_policy_keep_directive(cf, &upstream->keep);
+}
+
+
+static char *
+ngx_mail_policy_upstream_auth(ngx_conf_t *cf,
+    ngx_mail_policy_upstream_t *upstream)
+{
+    if (upstream->login) {
+        return "is duplicate";
+    }
+
+    upstream->login = ngx_mail_policy_relay_login(cf);
+
+    return upstream->login ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 

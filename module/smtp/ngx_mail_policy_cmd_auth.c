@@ -48,6 +48,8 @@ static ngx_int_t ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s,
     u_char *data, size_t len);
 static ngx_int_t ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
+static ngx_int_t ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s,
+    ngx_str_t *password);
 static ngx_int_t ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
 static void ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
@@ -297,6 +299,12 @@ ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s, u_char *data,
 static ngx_int_t
 ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s, ngx_str_t *password)
 {
+    if (s->conf->relay_conf->client_login
+        && ngx_mail_policy_auth_retain(s, password) != NGX_OK)
+    {
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
+    }
+
     s->auth = ngx_mail_policy_auth_create(s->conf->auth, &s->auth_login,
                                           password, s->core->error_log,
                                           ngx_mail_policy_auth_handler, s);
@@ -326,6 +334,29 @@ ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s, ngx_str_t *password)
     s->reading = NGX_MAIL_POLICY_READ_NOTHING;
 
     return NGX_AGAIN;
+}
+
+
+/* for relays, who are to see the client's own: its until the session ends */
+
+static ngx_int_t
+ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s, ngx_str_t *password)
+{
+    ngx_str_t  *retained;
+
+    retained = &s->envelope.sasl_password;
+
+    if (retained->data == NULL) {
+        retained->data = ngx_pnalloc(s->connection->pool, MPOL_PASSWORD_MAX);
+        if (retained->data == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_memcpy(retained->data, password->data, password->len);
+    s->auth_password_len = password->len;
+
+    return NGX_OK;
 }
 
 
@@ -525,6 +556,10 @@ ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s)
 
     e->sasl_method = s->auth_method;
     e->sasl_username = s->auth_login;
+
+    if (s->conf->relay_conf->client_login) {
+        e->sasl_password.len = s->auth_password_len;
+    }
 
     if (ngx_mail_policy_session_tls(s)) {
         ngx_str_set(&e->protocol, "ESMTPSA");

@@ -28,6 +28,7 @@
 #include <ngx_event.h>
 #include <ngx_mail.h>
 
+#include "mpol_sasl.h"
 #include "ngx_mail_policy_session.h"
 
 
@@ -684,5 +685,11 @@ ngx_mail_policy_session_cleanup(void *data)
 
     ngx_mail_policy_session_release(s);
     ngx_mail_policy_session_input_free(s, 1);
+
+    if (s->envelope.sasl_password.data) {
+        ngx_explicit_memzero(s->envelope.sasl_password.data,
+                             MPOL_PASSWORD_MAX);
+    }
+
     ngx_mail_policy_output_free(s);
 }

@@ -216,6 +216,7 @@ struct ngx_mail_policy_session_s {
     ngx_uint_t                      auth_state;
     ngx_str_t                       auth_method;
     ngx_str_t                       auth_login;
+    size_t                          auth_password_len;  /* in the envelope */
     ngx_str_t                       senders;    /* the login's, if asked */
     u_char                          auth_tags[2 * NGX_MAIL_POLICY_AUTH_TAG];
     ngx_str_t                       net;    /* the client's; empty until the

@@ -38,7 +38,9 @@ package MailPolicy::Relay;
 # extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,
 # store => 0 (keeps nothing, for speed), address => '127.0.0.2', certificate => { cert => file,
 # key => file, at_once => 1, ... } for TLS, see MailPolicy::Relay::Tls; at_once
-# is TLS without STARTTLS; proxy_protocol => 1: its header comes first.
+# is TLS without STARTTLS; proxy_protocol => 1: its header comes first;
+# users => { name => password } for AUTH, which anybody may do without, and
+# scram => { ... } for its faults, see MailPolicy::Relay::Sasl.
 #
 # What a connection may use is what its own EHLO was told, also where that
 # was a rule's reply: BDAT, parameters, addresses that are not ASCII, and

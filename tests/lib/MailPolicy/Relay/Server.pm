@@ -12,6 +12,7 @@ use warnings;
 use Errno ();
 use IO::Socket::INET;
 use JSON::PP ();
+use MIME::Base64 qw(decode_base64 encode_base64);
 use Socket qw(AF_INET AF_INET6 inet_ntop IPPROTO_TCP SOL_SOCKET SO_LINGER
     TCP_NODELAY);
 use Storable ();
@@ -19,11 +20,15 @@ use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
 use MailPolicy::Relay::Journal;
 use MailPolicy::Relay::Parameters qw(parameters path wrong_parameters);
+use MailPolicy::Relay::Sasl;
 use MailPolicy::Relay::Tls;
 
 # the replies to these must be awaited, RFC 2920 section 3.1
 my %LAST_OF_GROUP = map { $_ => 1 } qw(AUTH DATA EHLO HELO NOOP QUIT
     STARTTLS XCLIENT);
+
+# what is kept as it is given
+my @SETTINGS = qw(extensions hostname proxy_protocol scram users);
 
 my %COMMANDS = (
     EHLO    => \&command_ehlo,
@@ -160,7 +165,7 @@ sub configure {
     for my $name (keys %$set) {
         my $value = $set->{$name};
 
-        if ($name =~ /^(?:extensions|hostname|proxy_protocol)$/) {
+        if (grep { $name eq $_ } @SETTINGS) {
             $self->{$name} = $value;
         } elsif ($name eq 'certificate') {
             $self->{certificate} = $value;
@@ -804,23 +809,58 @@ sub command_starttls {
 sub command_auth {
     my ($self, $c, $line) = @_;
 
-    if ($line =~ /^AUTH\s+PLAIN$/i) {
+    my ($mechanism, $initial) = $line =~ /^AUTH\s+(\S+)\s*(\S*)$/i;
+
+    if ($self->{users} && !$c->{offered}{AUTH}) {
+        $self->fault($c, 'AUTH is not offered');
+    }
+
+    if (!$self->{users}) {
+        # anybody may log in
         $c->{auth_wanted} = 1;
-        $self->reply($c, '334 ');
+        $initial ne '' ? $self->auth_answer($c, $initial)
+                       : $self->reply($c, '334 ');
         return;
     }
 
-    $self->auth_answer($c, $line =~ s/^AUTH\s+\S+\s*//ir);
+    $c->{sasl} = MailPolicy::Relay::Sasl->new($mechanism,
+        users => $self->{users}, scram => $self->{scram} // {});
+
+    if (!$c->{sasl}) {
+        $self->answer($c, 'auth', $line, '504 5.5.4 Unknown mechanism');
+        return;
+    }
+
+    $c->{auth_wanted} = 1;
+    $self->auth_answer($c, $initial eq '' ? undef : $initial);
 }
 
 
 sub auth_answer {
     my ($self, $c, $response) = @_;
 
-    delete $c->{auth_wanted};
+    my $reply = '235 2.7.0 Authentication successful';
+    my $user = $response;
 
-    $self->answer($c, 'auth', $response, '235 2.7.0 Authentication successful',
-        sub { $c->{auth} = $response if $_[0] =~ /^235/ });
+    if ($c->{sasl}) {
+        my ($what, $text) = $c->{sasl}->take(
+            defined $response ? decode_base64($response) : undef);
+
+        if ($what eq 'challenge') {
+            delete $c->{awaited};
+            $self->reply($c, '334 ' . encode_base64($text, ''));
+            return;
+        }
+
+        $user = $text;
+        $reply = '535 5.7.8 Error: authentication failed' if $what ne 'yes';
+    }
+
+    delete $c->{auth_wanted};
+    delete $c->{sasl};
+
+    $self->answer($c, 'auth', $response // '', $reply,
+        sub { $c->{auth} = $user if $_[0] =~ /^235/ });
 }
 
 
