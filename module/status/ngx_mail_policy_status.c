@@ -175,10 +175,11 @@ ngx_mail_policy_status_state(ngx_mail_policy_peer_t *peer,
     if (server->down) {
         ngx_str_set(text, "down");
 
-    } else if (state->unhealthy) {
+    } else if (ngx_mail_policy_peer_unhealthy(peer)) {
         ngx_str_set(text, "unhealthy");
 
-    } else if (server->max_fails && state->fails >= server->max_fails
+    } else if (peer->upstream->present > 1
+               && server->max_fails && state->fails >= server->max_fails
                && ngx_time() - state->checked <= server->fail_timeout)
     {
         ngx_str_set(text, "failed");
