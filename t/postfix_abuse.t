@@ -26,7 +26,8 @@ my $redis = $t->run_redis();
 $t->conf(<<'EOF');
 mail {
     policy_redis  redis://127.0.0.1:%%PORT_redis%% timeout=5s on_error=closed;
-    policy_limit  user  key=$sasl_username  messages=100000/1h;
+    policy_limit  user  key=$sasl_username  messages=100000/1h
+                        recipients=100000/1h;
     timeout       1s;
 
     server {
@@ -127,7 +128,10 @@ for my $odd ('protocol_state', 'instance', 'client_address', 'sender',
 
 is($p->message()->ask(sasl_username => 'big@example.com', size => $_,
     recipient_count => $_, protocol_state => 'DATA'), 'DUNNO',
-    "OUT-6 a number that is none: $_") for -1, 'x', '9' x 30, '18446744073709551617';
+    "OUT-6 a number that is none: $_") for -1, 'x', '';
+like($p->message()->ask(sasl_username => 'huge@example.com', size => $_,
+    recipient_count => $_, protocol_state => 'DATA'), qr/^DEFER_IF_PERMIT 4\.7\.1 /,
+    "OUT-6 a number that is large: $_") for '9' x 30, '18446744073709551617';
 
 
 # in pieces, and many at once

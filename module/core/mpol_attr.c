@@ -178,13 +178,15 @@ mpol_attr_number(const mpol_str_t *value)
 
     for (i = 0; i < value->len; i++) {
 
-        if (value->data[i] < '0' || value->data[i] > '9'
-            || n > ((uint64_t) 1 << 62) / 10 - 1)
-        {
+        if (value->data[i] < '0' || value->data[i] > '9') {
             return 0;
         }
 
         n = n * 10 + (uint64_t) (value->data[i] - '0');
+
+        if (n > MPOL_ATTR_NUMBER) {
+            n = MPOL_ATTR_NUMBER;
+        }
     }
 
     return n;

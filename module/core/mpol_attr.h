@@ -36,6 +36,7 @@
 #define MPOL_ATTR_LINE      4096
 #define MPOL_ATTR_COUNT     128
 #define MPOL_ATTR_REQUEST   65536
+#define MPOL_ATTR_NUMBER    ((uint64_t) 1 << 40)
 
 /* positive errors: nothing of the request can be relied on */
 #define MPOL_ATTR_E_LINE    1           /* a line is too long */
@@ -90,7 +91,7 @@ int mpol_attr_scan(mpol_attr_t *a, const uint8_t *p, size_t len);
 void mpol_attr_parse(const uint8_t *p, size_t len,
     mpol_str_t values[MPOL_ATTR_KNOWN]);
 
-/* a decimal number; 0 if it is none, or too large for 62 bits */
+/* a decimal number, MPOL_ATTR_NUMBER if it is larger; 0 if it is none */
 uint64_t mpol_attr_number(const mpol_str_t *value);
 
 /* what is wrong, for a log */
