@@ -187,6 +187,10 @@ ngx_mail_policy_cache_read(ngx_mail_policy_entry_t *entry,
     entry->when = ngx_current_msec;
     entry->asked = 1;
 
+    /* a worker that shuts down need not wait for what nobody waits for */
+
+    lookup->event.cancelable = 1;
+
     ngx_mail_policy_lookup_send(lookup);
 }
 
@@ -195,6 +199,9 @@ void
 ngx_mail_policy_cache_wait(ngx_mail_policy_entry_t *entry,
     ngx_mail_policy_waiter_t *waiter)
 {
+    waiter->entry = entry;
+    entry->lookup->event.cancelable = 0;
+
     ngx_queue_insert_tail(&entry->waiters, &waiter->queue);
 }
 
@@ -202,12 +209,20 @@ ngx_mail_policy_cache_wait(ngx_mail_policy_entry_t *entry,
 ngx_uint_t
 ngx_mail_policy_cache_forget(ngx_mail_policy_waiter_t *waiter)
 {
+    ngx_mail_policy_entry_t  *entry;
+
     if (waiter->data == NULL) {
         return 0;
     }
 
     waiter->data = NULL;
     ngx_queue_remove(&waiter->queue);
+
+    entry = waiter->entry;
+
+    if (entry->lookup && ngx_queue_empty(&entry->waiters)) {
+        entry->lookup->event.cancelable = 1;
+    }
 
     return 1;
 }

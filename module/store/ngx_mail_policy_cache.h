@@ -52,6 +52,7 @@ struct ngx_mail_policy_entry_s {
 struct ngx_mail_policy_waiter_s {
     ngx_queue_t                 queue;      /* of the entry */
     ngx_mail_policy_waiter_t   *next;       /* the owner's */
+    ngx_mail_policy_entry_t    *entry;
     ngx_mail_policy_waiter_pt   handler;
     void                       *data;       /* NULL: told */
 };

@@ -32,8 +32,6 @@ use constant EVENTS => map { "E$_" } 1 .. 10;
 
 my %NOT = (
     'A1 E9'  => 'nothing is asked of Redis before the greeting',
-    (map { ("A5 $_" => 'routes and names are known with the configuration') }
-        EVENTS),
     'A6 E6'  => 'a connection is made once',
     (map { ("A7 $_" => 'there is no TLS to relays') } EVENTS),
     (map { ("A8 $_" => 'the other side is the client') } qw(E4 E5 E6)),

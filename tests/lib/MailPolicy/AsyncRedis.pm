@@ -1,7 +1,7 @@
 package MailPolicy::AsyncRedis;
 
 # A Redis that misbehaves with the questions of one point of the asynchronous
-# matrix (A2, A3, A4, or "all" of them) and answers all others well:
+# matrix (A2, A3, A4, A5, or "all" of them) and answers all others well:
 #
 #     $fake->mode('A3 late');
 #
@@ -41,7 +41,7 @@ sub new {
 
     my %modes = (good => sub { (answer(@_))[1] });
 
-    for my $point (qw(A2 A3 A4 all)) {
+    for my $point (qw(A2 A3 A4 A5 all)) {
         for my $what (keys %DO) {
             $modes{"$point $what"} = sub {
                 my ($asked, $answer) = answer(@_);
@@ -65,6 +65,7 @@ sub answer {
     return ('', "+PONG$CRLF") if $words[0] eq 'PING';
     return ('A2', "*" . (@words - 2) . "$CRLF\$13$CRLF\{PLAIN}secret$CRLF"
         . "\$-1$CRLF" x (@words - 3)) if $words[0] eq 'HMGET';
+    return ('A5', "\$5${CRLF}relay$CRLF") if $words[0] eq 'GET';
     return ('A3', integers(charged(@words))) if is_charge(@words);
     return ('A4', integers(1));
 }
@@ -78,7 +79,8 @@ sub asked {
     return scalar grep {
         my (undef, @words) = @$_;
         my ($asked) = answer(@words);
-        $asked eq $point && grep { /\{\Q$key\E\}$/ } @words;
+        $asked eq $point
+            && grep { /(?:\{|^mail:route:)\Q$key\E\}?$/ } @words;
     } $self->commands();
 }
 

@@ -184,9 +184,12 @@ sub read {
 
         print { $self->{out} } join("\t", $mode, map { printable($_) } @words),
             "\n";
-        $c->{mode} = $mode;
-        push @{ $c->{due} }, is_entry(@words) ? nothing(@words)
-            : $self->{modes}{$mode}->(@words);
+
+        # held as long as this is the mode, whatever is read meanwhile
+        push @{ $c->{due} },
+            map { ref $_ && $$_ eq 'HOLD' ? [ $mode ] : $_ }
+            is_entry(@words) ? nothing(@words)
+                : $self->{modes}{$mode}->(@words);
     }
 }
 
@@ -235,9 +238,9 @@ sub act {
 
         my $next = shift @{ $c->{due} };
 
-        if (ref $next && $$next eq 'HOLD') {
+        if (ref $next eq 'ARRAY') {
 
-            if ($self->current() eq $c->{mode}) {
+            if ($self->current() eq $next->[0]) {
                 unshift @{ $c->{due} }, $next;
                 $c->{wake} = time() + 0.02;
             }
