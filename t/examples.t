@@ -25,6 +25,8 @@ $t->certificate('mail');
 $t->write_file('mail.users',
     'alice@example.com:' . $t->crypt('wonderland') . "\n");
 
+$t->write_file('smarthost.password', "secret\n");
+
 my $readme = $t->read_file("$ROOT/README.md");
 
 for my $file (@examples) {
