@@ -120,7 +120,7 @@ $starttls->set(ehlo => [
 
 my $c = $t->session('edge_starttls');
 like($c->cmd('MAIL FROM:<a@example.com> BODY=8BITMIME'), qr/^554 5\.6\.3 /,
-    'forgotten: 8BITMIME was offered in clear only');
+    'TLS-3 forgotten: 8BITMIME was offered in clear only');
 $c->quit();
 $starttls->set(ehlo => undef);
 

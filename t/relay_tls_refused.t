@@ -53,27 +53,27 @@ my @cases = (
             qr/handshake timed out/ ],
     } '', 1),
 
-    [ 'stripped', '', { extensions => \@PLAIN }, qr/does not offer STARTTLS/ ],
+    [ 'TLS-4 stripped', '', { extensions => \@PLAIN }, qr/does not offer STARTTLS/ ],
     [ 'no EHLO', '', { ehlo => '500 5.5.1 what?' }, qr/answered 500/,
         qr/^451 4\.4\.1 / ],
 
-    map([ "STARTTLS: $_", '', { starttls => $_ }, qr/answered \d+ at set-up/ ],
+    map([ "TLS-4 STARTTLS: $_", '', { starttls => $_ }, qr/answered \d+ at set-up/ ],
         '454 4.7.0 not now', '501 5.5.4 no', '502 5.5.1 what?',
         '421 4.3.2 later', '250 2.0.0 whatever', '354 go on'),
-    map([ "STARTTLS: $_", '', { starttls => $_ },
+    map([ "TLS-4 STARTTLS: $_", '', { starttls => $_ },
         qr/prematurely closed|Connection reset/ ], 'close', 'rst'),
 
-    [ 'injected with the reply', '',
+    [ 'TLS-3 injected with the reply', '',
         { starttls => { send => "220 go\r\n$EHLO" } },
         qr/sent an unexpected reply/ ],
-    [ 'injected behind the reply', '',
+    [ 'TLS-3 injected behind the reply', '',
         { starttls => { reply => '220 go', inject => $EHLO } },
         qr/SSL_do_handshake\(\) failed|unexpected reply/ ],
-    [ 'half a line injected', '', { starttls => { send => "220 go\r\n250" } },
+    [ 'TLS-3 half a line injected', '', { starttls => { send => "220 go\r\n250" } },
         qr/sent an unexpected reply/ ],
-    [ 'greeting in clear', 1, { tls => { send => "220 ready\r\n" } },
+    [ 'TLS-3 greeting in clear', 1, { tls => { send => "220 ready\r\n" } },
         $HANDSHAKE ],
-    [ 'a dialogue in clear', 1, { tls =>
+    [ 'TLS-3 a dialogue in clear', 1, { tls =>
         { send => "220 a\r\n250 b\r\n250 c\r\n250 d\r\n" } }, $HANDSHAKE ],
 );
 

@@ -280,6 +280,40 @@ test_ehlo(size_t i)
 }
 
 
+static const struct {
+    const char  *line;
+    unsigned     auth;
+} auths[] = {
+    { "AUTH", 0 },
+    { "AUTH PLAIN", MPOL_AUTH_PLAIN },
+    { "auth login  Plain GSSAPI", MPOL_AUTH_LOGIN|MPOL_AUTH_PLAIN },
+    { "AUTH CRAM-MD5 SCRAM-SHA-256",
+      MPOL_AUTH_CRAM_MD5|MPOL_AUTH_SCRAM_SHA_256 },
+    { "AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-1 XOAUTH2", 0 },
+    { "AUTH=PLAIN LOGIN", 0 },
+    { "AUTHS PLAIN", 0 }
+};
+
+
+static void
+test_auth(size_t i)
+{
+    char          s[256];
+    size_t        len;
+    uint8_t      *p;
+    mpol_ehlo_t   ehlo;
+
+    len = (size_t) sprintf(s, "250-mx\r\n250-%s\r\n250 HELP\r\n",
+                           auths[i].line);
+    p = tap_exact(s, len);
+
+    mpol_ehlo_parse(p, len, &ehlo);
+    is_u64(ehlo.auth, auths[i].auth, "%s", auths[i].line);
+
+    free(p);
+}
+
+
 static void
 test_limits(size_t i)
 {
@@ -324,6 +358,10 @@ main(void)
 
     for (i = 0; i < sizeof(ehlos) / sizeof(ehlos[0]); i++) {
         test_ehlo(i);
+    }
+
+    for (i = 0; i < sizeof(auths) / sizeof(auths[0]); i++) {
+        test_auth(i);
     }
 
     for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
