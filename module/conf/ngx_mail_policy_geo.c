@@ -37,6 +37,17 @@ struct ngx_mail_policy_geo_s {
 };
 
 
+/* ngx_radix128tree_find() reads an octet behind an address that is a key */
+#if (NGX_HAVE_INET6)
+
+typedef struct {
+    struct in6_addr               addr;
+    u_char                        behind;
+} ngx_mail_policy_in6_t;
+
+#endif
+
+
 static char *ngx_mail_policy_geo_entry(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_mail_policy_geo_word(ngx_conf_t *cf,
@@ -556,7 +567,7 @@ ngx_mail_policy_geo_find(ngx_mail_policy_geo_t *geo, ngx_str_t *address)
     ngx_mail_policy_range_t  *range;
 #if (NGX_HAVE_INET6)
     u_char                   *p;
-    struct in6_addr           in6;
+    ngx_mail_policy_in6_t     in6;
 #endif
 
     if (ngx_mail_policy_geo_inet(address->data, address->len, &addr)
@@ -566,12 +577,12 @@ ngx_mail_policy_geo_find(ngx_mail_policy_geo_t *geo, ngx_str_t *address)
 
 #if (NGX_HAVE_INET6)
 
-        if (ngx_inet6_addr(address->data, address->len, in6.s6_addr)
-            == NGX_OK)
-        {
-            p = in6.s6_addr;
+        in6.behind = 0;
+        p = in6.addr.s6_addr;
 
-            if (IN6_IS_ADDR_V4MAPPED(&in6)) {
+        if (ngx_inet6_addr(address->data, address->len, p) == NGX_OK) {
+
+            if (IN6_IS_ADDR_V4MAPPED(&in6.addr)) {
                 addr = (uint32_t) p[12] << 24 | p[13] << 16 | p[14] << 8
                        | p[15];
 
