@@ -91,6 +91,12 @@ mail {
         server  127.0.0.1:%%PORT_plain%% max_fails=0 backup;
     }
 
+    upstream kept {
+        server             127.0.0.1:%%PORT_xclient%% max_fails=0;
+        keepalive          1;
+        keepalive_timeout  200ms;
+    }
+
     map \$recipient_domain \$route {
         default       127.0.0.1:%%PORT_bare%%;
         plain.example 127.0.0.1:%%PORT_plain%%;
@@ -109,6 +115,7 @@ conf('nginx', 'policy_zone 512k;',
     login     => 'policy_auth file:%%DIR%%/users;',
     xclient   => 'policy_auth file:%%DIR%%/users;'
         . ' proxy_pass 127.0.0.1:%%PORT_xclient%%;',
+    kept      => 'policy_auth file:%%DIR%%/users; proxy_pass kept;',
     proxied   => 'set_real_ip_from 127.0.0.1;'
         . ' proxy_pass 127.0.0.1:%%PORT_xclient%%;',
     nobody    => 'proxy_pass 127.0.0.1:%%PORT_nobody%%;',
@@ -243,6 +250,11 @@ my @SCRIPTS = (
         . encode_base64("\0carol\@example.com\0x", '') . "\r\n" ], @QUIT ] ],
     [ 'XCLIENT', 'xclient', [ @EHLO, [ "$AUTH\r\n" ], @AT_ONCE, [ $TEXT ],
         @QUIT ] ],
+    [ 'a kept connection', 'kept', [ @EHLO, [ "$AUTH\r\n" ], @AT_ONCE,
+        [ $TEXT ], @QUIT ] ],
+    [ 'a kept connection of another client', 'kept', [
+        [ "EHLO c%ID%.example\r\n" ], [ "$AUTH\r\n" ], @AT_ONCE, [ $TEXT ],
+        @QUIT ] ],
     [ 'PROXY', 'proxied', [ @EHLO, @AT_ONCE, [ $TEXT ], @QUIT ],
         first => "PROXY TCP4 192.0.2.1 127.0.0.1 4711 25\r\n" ],
     [ 'a late greeting', 'delayed', [ @EHLO, @AT_ONCE, [ $TEXT ], @QUIT ] ],
@@ -281,7 +293,7 @@ sub player {
     for my $script (@$scripts) {
         my ($name, $server, $groups, %more) = @$script;
 
-        $more{auth} = $AUTH if $server =~ /login|xclient|file/;
+        $more{auth} = $AUTH if $server =~ /login|xclient|kept|file/;
         @more{qw(retry before)} = (1, \&wait_redis) if $nginx eq 'redis';
         $player->script(name => $name, port => $t->port("smtp_$server"),
             groups => $groups, %more);
