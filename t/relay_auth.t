@@ -88,12 +88,17 @@ mail {
         proxy_auth_plaintext  on;
     }
 
+    upstream kept {
+        server     127.0.0.1:%%PORT_tls%%;
+        keepalive  4;
+    }
+
     server {
         listen                 127.0.0.1:%%PORT_client%%;
         protocol               smtp;
         policy_auth            file:%%DIR%%/users;
         policy_auth_plaintext  on;
-        proxy_pass             127.0.0.1:%%PORT_tls%%;
+        proxy_pass             kept;
         proxy_ssl              on;
         proxy_auth             off;
         proxy_smtp_auth        on;

@@ -50,6 +50,13 @@ mail {
     }
 
     server {
+        listen                  127.0.0.1:%%PORT_required%%;
+        protocol                smtp;
+        proxy_pass              127.0.0.1:%%PORT_relay%%;
+        proxy_xclient_required  on;
+    }
+
+    server {
         listen       127.0.0.1:%%PORT_open%%;
         protocol     smtp;
         policy_auth  off;
@@ -184,6 +191,23 @@ for my $action ('550 5.7.0 no', '503 5.5.1 no', '421 4.3.2 no', '450 4.0.0 no',
 }
 
 $relay->set(xclient => undef);
+
+# where it has to be
+
+for my $offered ([ 'PIPELINING' ], [ 'XCLIENT' ], [ 'XCLIENT NAME LOGIN' ]) {
+    $relay->set(extensions => $offered);
+    my $before = $relay->stats()->{messages};
+
+    ($reply) = send_one('required', login => 'alice@example.com');
+    like($reply, qr/^451 4\.3\.5 /, "required, offered \"@$offered\": 451");
+    is($relay->stats()->{messages}, $before, 'required: no mail');
+}
+
+like($t->error_log(), qr/does not offer XCLIENT ADDR/, 'required: logged');
+$relay->set(extensions => [ 'PIPELINING', $ALL ]);
+($reply, $message) = send_one('required', login => 'alice@example.com');
+like($reply, qr/^250 /, 'required, offered: accepted');
+is($message->{xclient}{ADDR}, '127.0.0.1', 'required, offered: told');
 
 # a login is never seen with the mail of another
 

@@ -225,6 +225,12 @@ ngx_mail_policy_relay_offered(ngx_mail_policy_relay_t *relay)
         return ngx_mail_policy_relay_auth(relay);
     }
 
+    /* without a login, too, it is not one for somebody who has one */
+
+    if (relay->conf->client_login) {
+        relay->bound = 1;
+    }
+
     ngx_mail_policy_upstream_learn(relay->peer, &relay->ehlo);
 
     relay->stage = NGX_MAIL_POLICY_RELAY_MAIL;
