@@ -224,9 +224,9 @@ sub commands_granted {
 
 sub denied {
     my %line = (
-        edge => [ 'GET mail:events', 'HSET mail:plan:gold a b', "KEYS '*'",
+        edge => [ 'XRANGE mail:events - +', 'HSET mail:plan:gold a b', "KEYS '*'",
             'HSET mail:user:{x} password x', 'DEL mail:used:user:{x}',
-            'HSET mail:route:x a b', 'FLUSHALL', "CONFIG GET '*'",
+            'SET mail:route:x a', 'FLUSHALL', "CONFIG GET '*'",
             'SCRIPT FLUSH', 'CLUSTER RESET', 'HSET other a b' ],
         operator => [ 'HGETALL mail:user:{x}', 'HSET mail:user:{x} a b',
             'ZADD mail:exempt:user:{x} 1 a', "XADD mail:events '*' a b",

@@ -20,13 +20,14 @@ use MailPolicy::Policies qw(recipes);
 my $t = MailPolicy->new();
 my $redis = $t->run_redis();
 my $relay = $t->run_relay(name => 'relay');
+my $bulk = $t->run_relay(name => 'bulk');
 my $policies = MailPolicy::Policies->new($redis, $t->root());
 
 $policies->commands($t->dir());
 $policies->line($_) for recipes($t->root(), 'What they may do');
 
 $redis->cmd('HSET', "mail:user:{$_\@example.com}", 'password',
-    $t->crypt('secret')) for qw(alice bob carol);
+    $t->crypt('secret')) for qw(alice bob carol dave);
 
 $t->conf(<<'EOF');
 mail {
@@ -39,8 +40,13 @@ mail {
         policy_auth            redis;
         policy_auth_plaintext  on;
         policy_limit           user  key=$sasl_username  messages=3/1h;
-        proxy_pass             127.0.0.1:%%PORT_relay%%;
+        proxy_pass             $relay;
     }
+
+    policy_lookup  $relay  route:$recipient_domain  outbound;
+
+    upstream outbound { server 127.0.0.1:%%PORT_relay%%; }
+    upstream bulk     { server 127.0.0.1:%%PORT_bulk%%; }
 }
 EOF
 $t->run_nginx();
@@ -57,6 +63,7 @@ freed();
 seen();
 planned();
 suspended();
+routed();
 
 is_deeply($redis->cmd('ACL', 'LOG'), [], 'nobody was denied anything');
 unlike($t->error_log(), qr/NOPERM|is away/, 'nor does the edge say so');
@@ -162,4 +169,43 @@ sub suspended {
         like(line($resume), qr/\Aresumed: alice/, 'resume');
         is(accepted(alice => 3), 3, 'she may send again');
     }
+}
+
+
+# the relay that has a message to this domain
+
+sub taken {
+    my ($domain) = @_;
+
+    my $c = login('dave');
+    my %before = map { $_ => $_->stats()->{messages} } $relay, $bulk;
+    my $reply = send_one($c, 'dave@example.com', "r\@$domain");
+    $c->quit();
+
+    return 'nobody' if $reply !~ /^250/;
+    return $bulk->stats()->{messages} > $before{$bulk} ? 'bulk' : 'outbound';
+}
+
+
+sub routed {
+    my ($set, $address, $get, $delete, $hour, $list) =
+        recipes($t->root(), 'Routes');
+
+    $redis->cmd('HSET', 'mail:limit:user:{dave@example.com}', 'messages',
+        'unlimited');
+    is(taken('example.com'), 'outbound', 'no route yet');
+
+    is(line($set), "OK\n", 'a route is set');
+    ok($t->wait_for(sub { taken('example.com') eq 'bulk' }), 'it is taken');
+    is(line($get), "bulk\n", 'and told');
+    is(line($address =~ s/10\.0\.0\.7:25/'127.0.0.1:' . $bulk->port()/er),
+        "OK\n", 'an address is set');
+    ok($t->wait_for(sub { taken('example.org') eq 'bulk' }), 'it is taken');
+    is(join(' ', sort split(/\n/, line($list))),
+        'mail:route:example.com mail:route:example.org', 'both are listed');
+    is(line($delete), "1\n", 'deleted');
+    ok($t->wait_for(sub { taken('example.org') eq 'outbound' }), 'so it is');
+    is(line($hour), "OK\n", 'for an hour');
+    cmp_ok($redis->cmd('TTL', 'mail:route:example.com'), '>', 3500, 'so long');
+    $redis->cmd('DEL', 'mail:route:example.com');
 }
