@@ -226,6 +226,20 @@ $t->reload();
 ok($_->is_closed(), 'a reload closes what is idle') for @idle;
 is(policy()->ask(), 'DUNNO', 'and answers what comes');
 
+# one that waits for Redis has its answer
+
+$p = policy();
+is($p->ask(sasl_username => 'w@example.com'), 'DUNNO', 'Redis is there');
+$redis->signal('STOP');
+$p->client()->send_raw($p->message()->request(
+    sasl_username => 'w@example.com'));
+sleep(0.1);
+$t->reload();
+is($p->answer(0.1), '', 'a reload: a question that waits goes on to wait');
+$redis->signal('CONT');
+is($p->answer(), 'DUNNO', 'and has its answer');
+ok($p->is_closed(), 'then the connection is closed');
+
 
 # Redis away
 
