@@ -162,6 +162,18 @@ for my $round (1 .. 4) {
     is(taken(), $round % 2 ? 'b' : 'a', 'by whom the first one named');
 }
 
+# the second is known and the first is asked for: the first decides still
+
+for my $n (1 .. 3) {
+    is(message($c, 's@example.com', 'r@b.example'),
+        '250 250 354 250 b', 'known now');
+    is(codes($c->pipeline('MAIL FROM:<s@example.com>',
+        "RCPT TO:<r\@new$n.example>", 'RCPT TO:<r@b.example>', 'DATA')),
+        '250 250 452 354', 'a later one that is known sooner does not decide');
+    like($c->cmd("x\r\n."), qr/^250 /, 'accepted');
+    is(taken(), 'a', 'by the first one');
+}
+
 # one that is refused decides nothing
 
 $redis->cmd('SET', 'mail:route:none.example', 'nowhere');
