@@ -78,13 +78,23 @@ $t->run_nginx();
 
 my $clients = MailPolicy::OneShot->new(identities => $IDENTITIES,
     clients => 2);
-my (%seconds, %count);
+my %rates;
 
 sub batch {
     my ($server) = @_;
 
-    $seconds{$server} += $clients->send($t->port($server), $BATCH);
-    $count{$server} += $BATCH;
+    push @{ $rates{$server} },
+        $BATCH / $clients->send($t->port($server), $BATCH);
+}
+
+
+# the median, as others may use the machine, of all but the first batch
+
+sub rate {
+    my ($server) = @_;
+
+    my (undef, @rates) = @{ $rates{$server} };
+    return (sort { $a <=> $b } @rates)[@rates / 2] // $rates{$server}[0];
 }
 
 while ($clients->{sent} < 2 * $MESSAGES) {
@@ -117,7 +127,7 @@ is_deeply(\@wrong, [], 'TRUST-4 Postfix: each with its client and login');
 unlike($postfix->log(), qr/warning|fatal|improper|reject/,
     'Postfix: nothing to complain of');
 
-my %rate = map { $_ => $count{$_} / $seconds{$_} } keys %PORT;
+my %rate = map { $_ => rate($_) } keys %PORT;
 note(sprintf('%s: %.0f messages a second', $_, $rate{$_}))
     for sort keys %rate;
 
