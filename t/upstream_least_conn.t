@@ -110,9 +110,12 @@ nothing_open();
 
 @c = open_ones('spread', 4);
 is(open_now(), 'a=1 b=3', 'max_conns with least_conn');
+$_->quit() for splice(@c);
+nothing_open();
 
 # a worker that is killed gives back what it had counted
 
+@c = open_ones('max', 3);
 my $pids = join(' ', sort $t->worker_pids());
 kill('KILL', $_) for $t->worker_pids();
 ok($t->wait_for(sub { my @now = $t->worker_pids();
