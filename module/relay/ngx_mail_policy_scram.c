@@ -141,6 +141,10 @@ struct ngx_mail_policy_scram_s {
     ngx_mail_policy_scram_pt         handler;
     void                            *data;
 
+    /* set by the event loop, read by the thread; seen late, it costs time */
+
+    ngx_atomic_t                     canceled;
+
     /* the thread's, from posting to completion */
 
     ngx_int_t                        rc;
@@ -210,6 +214,7 @@ void
 ngx_mail_policy_scram_cancel(ngx_mail_policy_scram_t *scram)
 {
     scram->handler = NULL;
+    scram->canceled = 1;
 }
 
 
@@ -226,11 +231,12 @@ ngx_mail_policy_scram_thread(void *data, ngx_log_t *log)
     keys = &scram->entry.keys;
     scram->rc = NGX_ERROR;
 
-    if (PKCS5_PBKDF2_HMAC((char *) scram->password, scram->password_len,
-                          scram->entry.salt, scram->entry.salt_len,
-                          scram->entry.iterations, EVP_sha256(),
-                          NGX_MAIL_POLICY_SCRAM_HASH, salted)
-        == 1
+    if (!scram->canceled
+        && PKCS5_PBKDF2_HMAC((char *) scram->password, scram->password_len,
+                             scram->entry.salt, scram->entry.salt_len,
+                             scram->entry.iterations, EVP_sha256(),
+                             NGX_MAIL_POLICY_SCRAM_HASH, salted)
+           == 1
         && HMAC(EVP_sha256(), salted, NGX_MAIL_POLICY_SCRAM_HASH,
                 (u_char *) "Client Key", sizeof("Client Key") - 1,
                 keys->client, NULL)
