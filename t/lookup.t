@@ -41,6 +41,10 @@ mail {
     log_format     what  '$sender: $flag|$tag|$own|$tagged|$said';
     access_log     %%DIR%%/what.log  what;
 
+    # what only the log needs is not waited for
+    policy_limit   wait  key=$recipient  messages=unlimited
+                   "message=$flag$tag$own$tagged$said";
+
     policy         on;
     policy_auth    off;
     proxy_pass     127.0.0.1:%%PORT_relay%%;
