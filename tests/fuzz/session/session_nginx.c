@@ -21,11 +21,13 @@
 
 #define SESSION_TURNS      20000        /* of the loop: it spins */
 #define SESSION_HELD       512
+#define SESSION_ZONES      2
 
 
 static void session_nginx_asked(void *data, ngx_mail_policy_ask_t *ask);
 static unsigned session_nginx_tasks(void);
 static void session_nginx_forget(ngx_mail_policy_ask_t *ask);
+static ngx_shm_zone_t *session_nginx_zone(ngx_uint_t n);
 
 
 session_setup_t  session_setup;
@@ -36,9 +38,8 @@ ngx_mail_policy_main_conf_t           *session_main_conf;
 
 static ngx_uint_t                      session_connections;
 
-/* as after the start */
-static void                           *session_zone;
-static ngx_mail_policy_peer_t         *session_peers;
+/* as after the start: counters, and what is known of the relays */
+static void                           *session_zones[SESSION_ZONES];
 static ngx_msec_t                      session_msec;
 static ngx_time_t                      session_time;
 
@@ -56,31 +57,22 @@ void __real_ngx_mail_policy_ask_settle(ngx_mail_policy_ask_t *ask);
 void
 session_nginx_save(ngx_cycle_t *cycle)
 {
-    size_t                        n;
-    ngx_uint_t                    i;
-    ngx_shm_zone_t               *zone;
-    ngx_mail_policy_upstream_t  **upstream;
+    ngx_uint_t       i;
+    ngx_event_t     *ev;
+    ngx_shm_zone_t  *zone;
 
-    if (cycle->shared_memory.part.nelts != 1) {
-        SESSION_DIE("%d zones", (int) cycle->shared_memory.part.nelts);
+    /* what a worker does now and then: the clock is to go with sessions */
+
+    while (ngx_event_timer_rbtree.root != ngx_event_timer_rbtree.sentinel) {
+        ev = ngx_rbtree_data(ngx_event_timer_rbtree.root, ngx_event_t, timer);
+        ngx_del_timer(ev);
     }
 
-    zone = cycle->shared_memory.part.elts;
-    session_zone = malloc(zone->shm.size);
-    memcpy(session_zone, zone->shm.addr, zone->shm.size);
+    for (i = 0; i < SESSION_ZONES; i++) {
+        zone = session_nginx_zone(i);
 
-    upstream = session_main_conf->upstreams.elts;
-
-    for (i = 0, n = 0; i < session_main_conf->upstreams.nelts; i++) {
-        n += upstream[i]->peers.nelts;
-    }
-
-    session_peers = calloc(n, sizeof(ngx_mail_policy_peer_t));
-
-    for (i = 0, n = 0; i < session_main_conf->upstreams.nelts; i++) {
-        memcpy(session_peers + n, upstream[i]->peers.elts,
-               upstream[i]->peers.nelts * sizeof(ngx_mail_policy_peer_t));
-        n += upstream[i]->peers.nelts;
+        session_zones[i] = malloc(zone->shm.size);
+        memcpy(session_zones[i], zone->shm.addr, zone->shm.size);
     }
 
     session_msec = ngx_current_msec;
@@ -93,25 +85,40 @@ session_nginx_save(ngx_cycle_t *cycle)
 void
 session_nginx_reset(void)
 {
-    size_t                        n;
-    ngx_uint_t                    i;
-    ngx_shm_zone_t               *zone;
-    ngx_mail_policy_upstream_t  **upstream;
+    ngx_uint_t       i;
+    ngx_shm_zone_t  *zone;
 
-    zone = ngx_cycle->shared_memory.part.elts;
-    memcpy(zone->shm.addr, session_zone, zone->shm.size);
+    for (i = 0; i < SESSION_ZONES; i++) {
+        zone = session_nginx_zone(i);
 
-    upstream = session_main_conf->upstreams.elts;
-
-    for (i = 0, n = 0; i < session_main_conf->upstreams.nelts; i++) {
-        memcpy(upstream[i]->peers.elts, session_peers + n,
-               upstream[i]->peers.nelts * sizeof(ngx_mail_policy_peer_t));
-        n += upstream[i]->peers.nelts;
+        memcpy(zone->shm.addr, session_zones[i], zone->shm.size);
     }
 
     ngx_current_msec = session_msec;
     *(ngx_time_t *) ngx_timeofday() = session_time;
     ngx_exiting = 0;
+}
+
+
+static ngx_shm_zone_t *
+session_nginx_zone(ngx_uint_t n)
+{
+    ngx_list_part_t  *part;
+    ngx_shm_zone_t   *zones;
+
+    for (part = (ngx_list_part_t *) &ngx_cycle->shared_memory.part;
+         part;
+         part = part->next)
+    {
+        if (n < part->nelts) {
+            zones = part->elts;
+            return &zones[n];
+        }
+
+        n -= part->nelts;
+    }
+
+    SESSION_DIE("there is no zone %d", (int) n);
 }
 
 
