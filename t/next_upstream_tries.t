@@ -148,8 +148,8 @@ my ($aside, $group) = (aside(), 0);
 
 for my $case ([ greeting => 'close', 4, 4 ], [ mail => 'close', 2, 1 ],
     [ mail => 'rst', 2, 1 ], [ mail => '421 4.3.2 closing', 4, 0 ],
-    [ rcpt => 'close', 1, 0 ], [ rcpt => '421 4.7.0 too many errors', 1, 0 ],
-    [ data => 'close', 1, 0 ])
+    [ rcpt => 'close', 1, 1 ], [ rcpt => '421 4.7.0 too many errors', 1, 0 ],
+    [ data => 'close', 1, 1 ])
 {
     my ($stage, $action, $asked, $count) = @$case;
     my $name = "$stage $action";

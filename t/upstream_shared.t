@@ -145,7 +145,8 @@ SKIP: {
         or diag($got);
 }
 
-ok($t->wait_for(sub { sleep(0.1); messages('slow', 10) =~ /^a{9}b$/ }, 12),
+ok($t->wait_for(sub { sleep(0.1); messages('slow', 20) =~ /^a{18}bb$/ },
+    12),
     'slow_start: all of it in the end');
 cmp_ok(time() - $start, '>', 3, 'slow_start: but not at once');
 

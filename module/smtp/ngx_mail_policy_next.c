@@ -11,11 +11,10 @@
  * That the client knows nothing of the relay yet is the caller's to see to.
  *
  * A message on which relays are lost, one after the other, must not do away
- * with all of them: of one transaction one relay that is lost over MAIL
- * counts, and two are asked.  A relay that has answered MAIL is there; if it
- * is lost then, or says 421, the message may have been the reason, so that
- * counts nothing, and the next connection to it will tell.  A relay that does
- * not answer in time counts always: waiting is what it is to save.
+ * with all of them: of one transaction one relay that is lost counts, and two
+ * are asked.  A 421 to a command counts nothing, as it may be due to the
+ * sender or a recipient.  A relay that does not answer in time counts always:
+ * waiting is what it is to save.
  *
  * No events arrive here.
  */
@@ -115,8 +114,8 @@ ngx_mail_policy_next_failure(ngx_mail_policy_transaction_t *t,
         return 1;
     }
 
-    if (t->mail_relayed || cause == NGX_MAIL_POLICY_RELAY_CLOSING) {
-        return cause == NGX_MAIL_POLICY_RELAY_TIMEOUT;
+    if (cause == NGX_MAIL_POLICY_RELAY_CLOSING) {
+        return 0;
     }
 
     return ++t->lost == 1 || cause == NGX_MAIL_POLICY_RELAY_TIMEOUT;
