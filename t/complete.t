@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
+use JSON::PP ();
 use Test::More;
 
 use MailPolicy;
@@ -149,6 +150,15 @@ my @replies = map { $_->cmd('EHLO client.example') } @sessions;
 is(scalar(grep { /^250/ } @replies), 20, 'twenty sessions of a network');
 is(scalar(grep { /^421 4\.7\.0 Too many sessions \(limit "client"\)/ }
     @replies), 1, 'and no more');
+
+
+# the state
+
+my $status = JSON::PP->new()->utf8()->decode($t->http_get('listen_8080', '/'));
+
+is($status->{store}{state}, 'up', 'policy_status: Redis is there');
+like(join(' ', map { $_->{state} } @{ $status->{upstreams}[0]{peers} }),
+    qr/^\w+ failed up$/, 'policy_status: the relays');
 
 
 # the log

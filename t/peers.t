@@ -21,6 +21,7 @@ use Time::HiRes qw(sleep time);
 
 use MailPolicy;
 use MailPolicy::Limits qw(send_one);
+use MailPolicy::Policy;
 use MailPolicy::Process qw(fork_server wait_exit);
 
 # whether shared memory is tried, too
@@ -67,6 +68,12 @@ mail {
     max_errors   100;
     proxy_pass   127.0.0.1:%%PORT_relay%%;
     $servers
+
+    server {
+        listen    127.0.0.1:%%PORT_${store}_policy%%;
+        protocol  policy;
+        $limits{plain}
+    }
 }
 EOC
 }
@@ -85,11 +92,11 @@ for (qw(redis), LOCAL ? 'memory' : ()) {
     one_step();
     all_buckets();
     trouble_is_no_message();
+    policy_socket();
 
     $t->stop($store);
 }
 
-no_policy_socket();
 $t->done(faults => 0);
 
 
@@ -136,15 +143,14 @@ sub recipients_left {
 }
 
 
-# Modoboa#2200: there is none yet
+# Modoboa#2200
 
-sub no_policy_socket {
-    my ($good, $said) = $t->check_conf(<<'EOC');
-mail { server { listen 127.0.0.1:%%PORT_c%%; protocol policy; policy on;
-       proxy_pass 127.0.0.1:25; } }
-EOC
-    ok(!$good && $said =~ /unknown protocol "policy"/,
-        'a socket of policies that closes after each reply: there is none');
+sub policy_socket {
+    my $p = MailPolicy::Policy->new($t, "${store}_policy");
+
+    is(join(' ', map { $p->message()->ask() } 1 .. 3), 'DUNNO DUNNO DUNNO',
+        "$store: a socket of policies that closes after each reply");
+    $p->client()->close();
 }
 
 

@@ -105,9 +105,10 @@ $redis->stop();
 ok($t->wait_for(sub { status()->{store}{state} eq 'away' }), 'Redis is away');
 
 is(status('/named')->{mail}, JSON::PP::true, 'policy_status json');
-like(fetch('/', '-I'), qr/^HTTP\/1.1\ 200.*^Content-Type:\ application\/json/xms,
+like($t->http_get('http', '/', '-I'),
+    qr/^HTTP\/1.1\ 200.*^Content-Type:\ application\/json/xms,
     'HEAD');
-like(fetch('/', '-i', '-d', 'x'), qr/^HTTP\/1.1 405/, 'not POST');
+like($t->http_get('http', '/', '-i', '-d', 'x'), qr/^HTTP\/1.1 405/, 'not POST');
 
 $t->allow(qr/\[error\].*connect\(\) failed/);
 $t->stop();
@@ -126,20 +127,10 @@ like($output, qr/"policy_status html" is not supported .* "policy_status json"/,
 $t->done();
 
 
-sub fetch {
-    my ($path, @options) = @_;
-
-    open(my $fh, '-|', 'curl', '-s', '--max-time', '5', @options,
-        'http://127.0.0.1:' . $t->port('http') . $path) or die "curl: $!\n";
-    local $/;
-    return scalar <$fh>;
-}
-
-
 sub status {
     my ($path) = @_;
 
-    return JSON::PP->new()->utf8()->decode(fetch($path // '/'));
+    return JSON::PP->new()->utf8()->decode($t->http_get('http', $path // '/'));
 }
 
 

@@ -321,6 +321,20 @@ sub session {
 }
 
 
+# what curl gets from http{}; options are curl's
+
+sub http_get {
+    my ($self, $port, $path, @options) = @_;
+
+    open(my $fh, '-|', 'curl', '-s', '--max-time', '5', @options,
+        'http://127.0.0.1:' . $self->port($port) . $path)
+        or die "curl: $!\n";
+
+    local $/;
+    return scalar <$fh>;
+}
+
+
 # what was recorded, of all clients so far
 
 sub records { return @{ $_[0]{records} } }
