@@ -117,7 +117,7 @@ my @PHASE = (
     { name => 'replies not read', after => [ $MAIL[0] ], early => 1,
       flood => "NOOP\r\n" x 100_000 },
     { name => 'replies to RCPT not read', after => \@MAIL, early => 1,
-      memory => 480, flood => join('', map { "RCPT TO:<r$_\@example.net>\r\n" }
+      memory => 560, flood => join('', map { "RCPT TO:<r$_\@example.net>\r\n" }
           1 .. 100_000) },
     { name => 'body', after => \@DATA, drip => "x" },
     { name => 'body, lines', after => \@DATA, drip => "\r\n" },

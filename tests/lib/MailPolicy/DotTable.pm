@@ -44,7 +44,7 @@ use constant EVENTS => ('4xx', '5xx', '421', 'garbage', 'silence', 'FIN',
 
 # in seconds: those of the servers that are not slow; and what a reply may
 # take longer
-use constant { DEADLINE => 1, LONG_DEADLINE => 10, MARGIN => 1 };
+use constant { DEADLINE => 1, LONG_DEADLINE => 20, MARGIN => 1 };
 
 # of all messages: the counters are compared with a base
 use constant SENDER => 'alice@example.com';
@@ -132,7 +132,7 @@ sub relay { return $_[0]{relay}{ $_[1] // 'a' } }
 sub session {
     my ($self, $where, $helo) = @_;
 
-    my $c = $self->{t}->client($where, timeout => 20);
+    my $c = $self->{t}->client($where, timeout => 30);
     $c->greeting();
     $c->ehlo($helo);
     return $c;
