@@ -59,17 +59,21 @@ mpol_turn_fail(mpol_turn_t *turn, int64_t weight, uint64_t max_fails)
 
 
 unsigned
-mpol_turn_share(uint64_t since, uint64_t whole)
+mpol_turn_share(int64_t since, uint64_t whole)
 {
-    if (since >= whole) {
+    uint64_t  passed;
+
+    passed = (since > 0) ? (uint64_t) since : 0;
+
+    if (passed >= whole) {
         return MPOL_SHARE;
     }
 
-    if (since > UINT64_MAX / MPOL_SHARE) {
-        return (unsigned) (since / (whole / MPOL_SHARE));
+    if (passed > UINT64_MAX / MPOL_SHARE) {
+        return (unsigned) (passed / (whole / MPOL_SHARE));
     }
 
-    return (unsigned) (since * MPOL_SHARE / whole);
+    return (unsigned) (passed * MPOL_SHARE / whole);
 }
 
 

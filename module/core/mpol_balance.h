@@ -62,8 +62,11 @@ void mpol_turn_take(mpol_turn_t *turn, int64_t total);
 /* it has failed; max_fails: how many of these take all of its weight */
 void mpol_turn_fail(mpol_turn_t *turn, int64_t weight, uint64_t max_fails);
 
-/* what counts at a time since a slow start, that lasts for whole */
-unsigned mpol_turn_share(uint64_t since, uint64_t whole);
+/*
+ * What counts at a time since a slow start, that lasts for whole.  Below 0:
+ * another process has begun it, whose clock is ahead; it has just begun.
+ */
+unsigned mpol_turn_share(int64_t since, uint64_t whole);
 
 /*
  * Connections by weight: below 0 if a has fewer than b, 0 if as many, above 0

@@ -315,7 +315,8 @@ ngx_mail_policy_balance_share(ngx_mail_policy_peer_t *peer)
         return MPOL_SHARE;
     }
 
-    share = mpol_turn_share(ngx_current_msec - state->slow_since,
+    share = mpol_turn_share((ngx_msec_int_t) (ngx_current_msec
+                                              - state->slow_since),
                             peer->server->slow_start);
 
     if (share == MPOL_SHARE) {

@@ -133,6 +133,8 @@ test_share(void)
     is_u64(mpol_turn_share(0, 0), MPOL_SHARE, "no slow start");
     is_u64(mpol_turn_share(UINT64_MAX / 2, UINT64_MAX), MPOL_SHARE / 2,
            "slow start: for ever");
+    is_u64(mpol_turn_share(-1, 1000), 0, "slow start: another one's clock");
+    is_u64(mpol_turn_share(-1, 0), MPOL_SHARE, "no slow start, a clock");
 
     ok(mpol_load_compare(1, 1, 2, 1) < 0, "fewer connections");
     ok(mpol_load_compare(2, 1, 4, 2) == 0, "as many, by weight");
