@@ -398,9 +398,7 @@ ngx_mail_policy_init_hash(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf)
 
         ngx_mail_policy_value_phase(upstream[i]->key);
 
-        if (upstream[i]->key->phase > NGX_MAIL_POLICY_AT_RCPT
-            || upstream[i]->key->lookups)
-        {
+        if (upstream[i]->key->phase > NGX_MAIL_POLICY_AT_RCPT) {
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                           "\"hash %V\" is not known when a relay is chosen: "
                           "use variables of the client and the message, in "

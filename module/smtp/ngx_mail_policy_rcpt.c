@@ -148,10 +148,35 @@ ngx_mail_policy_rcpt_route(ngx_mail_policy_transaction_t *t,
         return NGX_OK;
     }
 
-    /* the key of "hash" may be of this recipient */
+    /* the key of "hash" may be of this recipient, not of the one at hand */
+
+    ngx_mail_policy_rcpt_envelope(rcpt);
 
     return ngx_mail_policy_balance_init(&t->balance, upstream, t->pool,
                                         &t->session->envelope);
+}
+
+
+void
+ngx_mail_policy_rcpts_route(ngx_mail_policy_transaction_t *t)
+{
+    ngx_queue_t             *q;
+    ngx_mail_policy_rcpt_t  *rcpt;
+
+    if (!ngx_mail_policy_upstream_lazy(t->upstream)) {
+        return;
+    }
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state != NGX_MAIL_POLICY_RCPT_REFUSED) {
+            rcpt->routing = 1;
+        }
+    }
 }
 
 

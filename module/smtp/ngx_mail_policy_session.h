@@ -478,6 +478,12 @@ void ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
 void ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_upstream_t *upstream);
 
+/*
+ * Where the transaction's group needs a recipient for its choice: those that
+ * were there before it was known go by it, too.
+ */
+void ngx_mail_policy_rcpts_route(ngx_mail_policy_transaction_t *t);
+
 /* 1 if all others have a state below, are refused, or come behind it */
 ngx_uint_t ngx_mail_policy_rcpt_alone(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_rcpt_e state);

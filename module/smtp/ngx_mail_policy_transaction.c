@@ -190,6 +190,7 @@ ngx_mail_policy_transaction_route(ngx_mail_policy_transaction_t *t)
 
     if (rc == NGX_OK) {
         t->lazy = ngx_mail_policy_upstream_lazy(t->upstream);
+        ngx_mail_policy_rcpts_route(t);
     }
 
     return rc;
@@ -267,6 +268,7 @@ ngx_mail_policy_transaction_divert(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_route_cancel(t, NULL);
 
     ngx_mail_policy_transaction_reroute(t, upstream);
+    ngx_mail_policy_rcpts_route(t);
 }
 
 
