@@ -44,8 +44,9 @@ bad("map with the regular expression $_->[0]",
         [ '~(x)', '$2', qr/"\$2" in "\$2", but the regular expression has 1 g/ ],
         [ '~x', '$1', qr/"\$1" in "\$1", but the regular expression has 0 gr/ ],
         [ '~(?<x>.)', '$y', qr/unknown "y" variable/ ];
-bad('map with a captured text where nothing is captured',
-    'map $helo $a { b $1; }', qr/unknown "1" variable/);
+bad("map with a captured text where nothing is captured: $_",
+    "map \$helo \$a { $_ }", qr/unknown "1" variable/)
+    for 'b $1;', '~(x) $1; b $1;', '~(x) $1; default $1;';
 bad("map with hostnames: $_", "map \$helo \$a { hostnames; $_ 1; }",
     qr/invalid hostname or wildcard "\Q$_\E", write "example\.com", "\*\./)
     for '*', 'a.*.b', '*a.b', 'a..b', '*.a.*';

@@ -253,7 +253,10 @@ ngx_mail_policy_map_word(ngx_conf_t *cf, ngx_mail_policy_map_block_t *block)
 }
 
 
-/* many keys have the same few results, so a text is compiled once */
+/*
+ * Many keys have the same few results, so a text is compiled once; but "$1" of
+ * a regular expression is nobody else's.
+ */
 
 ngx_mail_policy_value_t *
 ngx_mail_policy_map_result(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
@@ -266,7 +269,7 @@ ngx_mail_policy_map_result(ngx_conf_t *cf, ngx_mail_policy_map_t *map,
     n = ngx_min(map->results.nelts, 64);
 
     for (i = 0; i < n; i++) {
-        if (results[i]->text.len == text->len
+        if (!results[i]->captures && results[i]->text.len == text->len
             && ngx_memcmp(results[i]->text.data, text->data, text->len) == 0)
         {
             return results[i];

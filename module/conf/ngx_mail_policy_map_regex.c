@@ -162,6 +162,8 @@ ngx_mail_policy_map_regex_captures(ngx_conf_t *cf, ngx_regex_compile_t *rc,
         part[i].named = 0;
         part[i].captured = 1;
         part[i].capture = n;
+
+        result->captures = 1;
     }
 
     return NGX_OK;

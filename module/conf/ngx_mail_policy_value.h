@@ -38,6 +38,8 @@ typedef struct ngx_mail_policy_value_s {
     ngx_uint_t       phase;             /* NGX_MAIL_POLICY_AT_... */
     uint64_t         lookups;           /* mask: policy_lookup variables that
                                            it may need, and these need */
+    ngx_uint_t       captures;          /* it has parts of what a regular
+                                           expression captures */
 } ngx_mail_policy_value_t;
 
 
