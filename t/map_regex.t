@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 
-# Regular expressions in a map: order, case, what they capture.
+# Regular expressions in a map: order, case, what they capture; and one that
+# would take a worker's time.
 
 use strict;
 use warnings;
@@ -9,8 +10,10 @@ use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
 use Test::More;
+use Time::HiRes qw(time);
 
 use MailPolicy;
+use MailPolicy::Policy;
 
 my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay');
@@ -42,6 +45,8 @@ mail {
         "~^one(x)?(y)?@"                       "[$1][$2]";
         "~^\S+@lists\."                        "$name";
         "~^$"                                  "null";
+        "~^(?<sender>own)@"                    "$sender";
+        plain@example.com                      "$sender";
         \~tilde@example.com                    "a tilde";
     }
 
@@ -60,15 +65,33 @@ mail {
         "~^(?<group>\w+)\.to$"  $group;
     }
 
+    map $sender $slow {
+        "~^(a+)+@$"  first;
+        default      default;
+    }
+
     upstream one { server 127.0.0.1:%%PORT_relay%%; }
     upstream two { server 127.0.0.1:%%PORT_other%%; }
 
+    log_format  slow '$slow';
     log_format  maps '$regex|$hosts|$regex';
     access_log  %%DIR%%/maps.log maps;
 
     server {
         listen    127.0.0.1:%%PORT_smtp%%;
         protocol  smtp;
+    }
+
+    server {
+        listen      127.0.0.1:%%PORT_slow%%;
+        protocol    smtp;
+        access_log  %%DIR%%/slow.log slow;
+    }
+
+    server {
+        listen        127.0.0.1:%%PORT_policy%%;
+        protocol      policy;
+        policy_limit  slow  key=$slow  messages=1/1h;
     }
 }
 EOF
@@ -91,6 +114,8 @@ for my $case (
     [ 'onexy@x.org', '[x][y]' ],
     [ 'dev@lists.org', 'list dev' ],
     [ '', 'null' ],
+    [ 'own@x.org', 'own' ],
+    [ 'plain@example.com', 'plain@example.com' ],
     [ '~tilde@example.com', 'a tilde' ],
     [ 'x@y.example.com', 'default', 'wildcard' ],
     [ 'x@y.example.net', 'default', 'regex y' ],
@@ -114,5 +139,30 @@ like($c->cmd('MAIL FROM:<a@three.to>'), qr/^451 4\.3\.5 /,
 $c->quit();
 
 is($other->stats()->{messages}, 1, 'a captured name is a route');
+
+
+# PCRE alone gives up after ten million steps, which is more than 0.1 s each
+
+my $long = 'a' x 60 . '@example.com';
+my $before = time();
+
+$c = $t->session('slow');
+
+for (1 .. 60) {
+    $c->cmd("MAIL FROM:<$long>");
+    $c->cmd('RSET');
+}
+
+$c->quit();
+
+cmp_ok(time() - $before, '<', 3, 'one that takes its time is given little');
+is($t->read_file('slow.log'), "default\n" x 60, 'and does not match');
+like($t->error_log(), qr/\[error\] .* failed: -\d+ on "a{60}\@example\.com"(?#
+    ) using "~\^\(a\+\)\+\@\$"/, 'which is said');
+
+is(MailPolicy::Policy->new($t, 'policy')->ask(
+    sender => "a" x 60 . "\e[2J\r\xff\@example.com"), 'DUNNO', 'of Postfix');
+like($t->error_log(), qr/on "a{60}\\x1B\[2J\\x0D\\xFF\@example\.com" using/,
+    'without its control characters');
 
 $t->done();

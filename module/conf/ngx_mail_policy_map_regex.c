@@ -13,8 +13,19 @@
 
 #include "ngx_mail_policy_directive.h"
 
+#include "ngx_mail_policy_log.h"
+
 
 #if (NGX_PCRE)
+
+
+/*
+ * Clients choose the strings, and a worker does nothing else meanwhile: PCRE
+ * gives up after a millisecond or so, instead of its own ten million steps.
+ * An expression may begin with a lower limit.
+ */
+
+#define NGX_MAIL_POLICY_MAP_REGEX_LIMIT  "(*LIMIT_MATCH=100000)"
 
 
 typedef struct {
@@ -27,6 +38,8 @@ typedef struct {
 
 static ngx_int_t ngx_mail_policy_map_regex_compile(ngx_conf_t *cf,
     ngx_str_t *key, ngx_regex_compile_t *rc);
+static ngx_int_t ngx_mail_policy_map_regex_limited(ngx_conf_t *cf,
+    ngx_regex_compile_t *rc);
 static ngx_int_t ngx_mail_policy_map_regex_captures(ngx_conf_t *cf,
     ngx_regex_compile_t *rc, ngx_mail_policy_value_t *result);
 static ngx_uint_t ngx_mail_policy_map_regex_group(ngx_regex_compile_t *rc,
@@ -115,12 +128,51 @@ ngx_mail_policy_map_regex_compile(ngx_conf_t *cf, ngx_str_t *key,
     rc->err.len = NGX_MAX_CONF_ERRSTR;
     rc->err.data = errstr;
 
+    if (ngx_mail_policy_map_regex_limited(cf, rc) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    /* what is wrong is told as it was written; PCRE 8.32 has no limit */
+
+    rc->err.len = NGX_MAX_CONF_ERRSTR;
+
     if (ngx_regex_compile(rc) != NGX_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "%V", &rc->err);
         return NGX_ERROR;
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_map_regex_limited(ngx_conf_t *cf, ngx_regex_compile_t *rc)
+{
+    u_char     *p;
+    ngx_int_t   rv;
+    ngx_str_t   written, limit;
+
+    ngx_str_set(&limit, NGX_MAIL_POLICY_MAP_REGEX_LIMIT);
+
+    written = rc->pattern;
+
+    rc->pattern.len += limit.len;
+    rc->pattern.data = ngx_pnalloc(cf->pool, rc->pattern.len + 1);
+
+    if (rc->pattern.data == NULL) {
+        rc->pattern = written;
+        return NGX_ERROR;
+    }
+
+    p = ngx_cpymem(rc->pattern.data, limit.data, limit.len);
+    p = ngx_cpymem(p, written.data, written.len);
+    *p = '\0';
+
+    rv = ngx_regex_compile(rc);
+
+    rc->pattern = written;
+
+    return rv;
 }
 
 
@@ -202,6 +254,7 @@ ngx_mail_policy_map_regex_find(ngx_mail_policy_use_t *use,
     ngx_mail_policy_map_t *map, ngx_str_t *source, ngx_str_t *out)
 {
     ngx_int_t                     rc;
+    ngx_str_t                     text;
     ngx_uint_t                    i;
     ngx_mail_policy_captures_t    captures;
     ngx_mail_policy_map_regex_t  *regex;
@@ -228,11 +281,17 @@ ngx_mail_policy_map_regex_find(ngx_mail_policy_use_t *use,
 
         if (rc < 0) {
 
-            /* a limit of PCRE's, which a client can bring about */
+            /* the limit, which a client can bring about */
+
+            text = *source;
+
+            if (ngx_mail_policy_log_escape(use->pool, &text) != NGX_OK) {
+                return NGX_ERROR;
+            }
 
             ngx_log_error(NGX_LOG_ERR, use->envelope->connection->log, 0,
                           ngx_regex_exec_n " failed: %i on \"%V\" using "
-                          "\"%V\"", rc, source, &regex[i].pattern);
+                          "\"%V\"", rc, &text, &regex[i].pattern);
             continue;
         }
 
