@@ -174,6 +174,14 @@ for my $n (1 .. 3) {
     is(taken(), 'a', 'by the first one');
 }
 
+# what an "echo bulk | redis-cli -x" leaves in it is seen
+
+$redis->cmd('SET', 'mail:route:line.example', "bulk\nx");
+is(message('recipient', 's@example.com', 'r@line.example'),
+    '250 451 ', 'a route with a line feed is none');
+like($t->error_log(), qr/no upstream "bulk\\x0Ax", which "proxy_p/,
+    'and is one line of the error log');
+
 # one that is refused decides nothing
 
 $redis->cmd('SET', 'mail:route:none.example', 'nowhere');

@@ -223,6 +223,12 @@ ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
         return ngx_mail_policy_route_dynamic(t, rcpt, &name, upstream);
     }
 
+    if (name.len
+        && ngx_mail_policy_log_escape(t->pool, &name) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     ngx_log_error(NGX_LOG_ERR, s->connection->log, 0,
                   "no upstream \"%V\", which \"proxy_pass %V\" gave",
                   &name, &route->text);
