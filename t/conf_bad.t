@@ -255,7 +255,7 @@ bad('policy_max_messages x', 'policy_max_messages x;', qr/invalid number/);
 bad('policy_max_messages -1', 'policy_max_messages -1;', qr/invalid number/);
 bad('policy_min_data_rate x', 'policy_min_data_rate fast;', qr/invalid value/);
 bad('policy_received maybe', 'policy_received maybe;',
-    qr/invalid value "maybe"/);
+    qr/invalid value "maybe", write "off", "on" or "auto"/);
 bad('policy_bare_newline on', 'policy_bare_newline on;',
     qr/invalid value "on", write "reject" or "normalize"/);
 

@@ -31,7 +31,7 @@ for my $case (
     [ 'proxy_ssl on; proxy_starttls required;',
         qr/write "proxy_starttls off;" or "proxy_ssl off;" for server in \S+/ ],
     [ 'proxy_ssl maybe;', qr/invalid value "maybe" in "proxy_ssl"/ ],
-    [ 'proxy_starttls always;', qr/invalid value "always"/ ],
+    [ 'proxy_starttls always;', qr/"always", write "off", "on" or "required"/ ],
     [ 'proxy_starttls on; proxy_starttls on;', qr/"proxy_starttls" .* dupl/ ],
     [ 'proxy_ssl_protocols TLSv4;', qr/invalid value "TLSv4"/ ],
     [ "$SSL proxy_ssl_ciphers NONE;", qr/"NONE"/ ],
@@ -77,7 +77,7 @@ for my $case (
     [ 'proxy_bind off; proxy_bind off;', qr/"proxy_bind" .* duplicate/ ],
     [ 'proxy_bind $sender;', qr/\$sender" is not known when a relay is/ ],
     [ 'proxy_bind $nothing;', qr/unknown "nothing" variable/ ],
-    [ 'proxy_protocol_version 3;', qr/invalid value "3"/ ],
+    [ 'proxy_protocol_version 3;', qr/invalid value "3", write "1" or "2"/ ],
     [ 'xclient off; proxy_xclient_required on;',
         qr/contradicts "xclient off": write "xclient on;" for server in/ ],
 ) {

@@ -170,8 +170,11 @@ ngx_int_t ngx_mail_policy_route_check(ngx_conf_t *cf,
     ngx_mail_policy_main_conf_t *mcf, ngx_mail_policy_value_t *route);
 
 
-/* the directive "policy_sender", and the check once the server is merged */
-char *ngx_mail_policy_sender(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+/* one of some words: post is their ngx_conf_enum_t */
+char *ngx_mail_policy_enum_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* "policy_sender own", once the server is merged */
 ngx_int_t ngx_mail_policy_sender_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
 

@@ -56,14 +56,26 @@ static ngx_mail_policy_main_conf_t *ngx_mail_policy_cycle_conf(
 static char *ngx_mail_policy(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_mail_policy_auth(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_mail_policy_bare_newline(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
 static char *ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 
 static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
     ngx_conf_check_num_bounds, 1, -1
+};
+
+
+static ngx_conf_enum_t  ngx_mail_policy_sender_values[] = {
+    { ngx_string("any"), 0 },
+    { ngx_string("own"), 1 },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_mail_policy_bare_newline_values[] = {
+    { ngx_string("reject"), 0 },
+    { ngx_string("normalize"), 1 },
+    { ngx_null_string, 0 }
 };
 
 
@@ -135,10 +147,10 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
 
     { ngx_string("policy_sender"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_mail_policy_sender,
+      ngx_mail_policy_enum_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
-      0,
-      NULL },
+      offsetof(ngx_mail_policy_srv_conf_t, sender_own),
+      &ngx_mail_policy_sender_values },
 
     { ngx_string("policy_limit"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
@@ -177,14 +189,14 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
 
     { ngx_string("policy_bare_newline"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_mail_policy_bare_newline,
+      ngx_mail_policy_enum_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
-      0,
-      NULL },
+      offsetof(ngx_mail_policy_srv_conf_t, normalize),
+      &ngx_mail_policy_bare_newline_values },
 
     { ngx_string("policy_received"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_mail_policy_enum_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_srv_conf_t, received),
       &ngx_mail_policy_received_values },
@@ -751,37 +763,6 @@ ngx_mail_policy_auth(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     pscf->auth = ngx_mail_policy_auth_conf(cf, mcf->store);
 
     return pscf->auth ? NGX_CONF_OK : NGX_CONF_ERROR;
-}
-
-
-static char *
-ngx_mail_policy_bare_newline(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_mail_policy_srv_conf_t *pscf = conf;
-
-    ngx_str_t  *value;
-
-    if (pscf->normalize != NGX_CONF_UNSET_UINT) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    if (ngx_strcmp(value[1].data, "reject") == 0) {
-        pscf->normalize = 0;
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strcmp(value[1].data, "normalize") == 0) {
-        pscf->normalize = 1;
-        return NGX_CONF_OK;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid value \"%V\", write \"reject\" or "
-                       "\"normalize\"", &value[1]);
-
-    return NGX_CONF_ERROR;
 }
 
 

@@ -145,7 +145,7 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
 
     { ngx_string("proxy_starttls"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_mail_policy_enum_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_proxy_conf_t, starttls),
       &ngx_mail_policy_proxy_starttls },
@@ -250,7 +250,7 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
 
     { ngx_string("proxy_protocol_version"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_mail_policy_enum_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_proxy_conf_t, protocol_version),
       &ngx_mail_policy_proxy_protocol_versions },

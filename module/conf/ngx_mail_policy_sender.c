@@ -5,43 +5,12 @@
 
 
 /*
- * The directive "policy_sender": whether a login sends as whom it likes, or
- * with its own addresses only.  No events arrive here.
+ * "policy_sender own": a login sends with its own addresses only.  No events
+ * arrive here.
  */
 
 
 #include "ngx_mail_policy_directive.h"
-
-
-char *
-ngx_mail_policy_sender(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_mail_policy_srv_conf_t *pscf = conf;
-
-    ngx_str_t  *value;
-
-    if (pscf->sender_own != NGX_CONF_UNSET_UINT) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    if (ngx_strcmp(value[1].data, "any") == 0) {
-        pscf->sender_own = 0;
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strcmp(value[1].data, "own") == 0) {
-        pscf->sender_own = 1;
-        return NGX_CONF_OK;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid value \"%V\", write \"any\" or \"own\"",
-                       &value[1]);
-
-    return NGX_CONF_ERROR;
-}
 
 
 /* without logins, "own" would be nobody's, and all mail refused */
