@@ -49,6 +49,7 @@ for my $case (
     [ "$SSL proxy_ssl_trusted_certificate $DIR/empty;", qr/empty/ ],
     [ "$SSL proxy_ssl_crl $DIR/none;", qr/none/ ],
     [ "proxy_ssl_verify_depth much;", qr/invalid number/ ],
+    [ "$SSL proxy_ssl_name \$server_name;", qr/takes no variables here, write/ ],
     map([ "proxy_ssl_$_ maybe;", qr/invalid value "maybe"/ ],
         qw(verify server_name session_reuse)),
     [ "$SSL proxy_pass unix:/tmp/relay;",

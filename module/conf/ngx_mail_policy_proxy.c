@@ -42,6 +42,8 @@ static char *ngx_mail_policy_proxy_time_post(ngx_conf_t *cf, void *post,
     void *data);
 static char *ngx_mail_policy_proxy_final_time_post(ngx_conf_t *cf,
     void *post, void *data);
+static char *ngx_mail_policy_proxy_ssl_name_post(ngx_conf_t *cf, void *post,
+    void *data);
 
 
 static ngx_conf_post_t  ngx_mail_policy_connect_timeout_post = {
@@ -51,6 +53,11 @@ static ngx_conf_post_t  ngx_mail_policy_connect_timeout_post = {
 
 static ngx_conf_post_t  ngx_mail_policy_final_timeout_post = {
     ngx_mail_policy_proxy_final_time_post
+};
+
+
+static ngx_conf_post_t  ngx_mail_policy_ssl_name_post = {
+    ngx_mail_policy_proxy_ssl_name_post
 };
 
 
@@ -197,7 +204,7 @@ static ngx_command_t  ngx_mail_policy_proxy_commands[] = {
       ngx_conf_set_str_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_proxy_conf_t, ssl_name),
-      NULL },
+      &ngx_mail_policy_ssl_name_post },
 
     { ngx_string("proxy_ssl_server_name"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
@@ -564,4 +571,16 @@ ngx_mail_policy_proxy_final_time_post(ngx_conf_t *cf, void *post, void *data)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* what stands there is compared with certificates as it is */
+
+static char *
+ngx_mail_policy_proxy_ssl_name_post(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_str_t *name = data;
+
+    return ngx_mail_policy_value_variables(name)
+           ? "takes no variables here, write a name" : NGX_CONF_OK;
 }
