@@ -63,6 +63,8 @@ my %bad = (
     "$S fast;"              => qr/invalid parameter "fast"/,
     'server r.invalid:25;'  => qr/host not found in upstream "r.invalid:25"/,
     'server 127.0.0.1:x resolve;' => qr/invalid port in upstream/,
+    "$S; proxy_starttls required;" =>
+        qr/"proxy_starttls" is not for an upstream, write it in the server/,
     'listen 25;'            => qr/unknown directive "listen" in an upstream/,
     "$S { }"                => qr/unexpected "\{"/,
     "$S;" x 257             => qr/upstream "u" has more than 256 addresses/,

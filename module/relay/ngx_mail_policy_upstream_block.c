@@ -111,7 +111,11 @@ ngx_mail_policy_upstream_entry(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "unknown directive \"%V\" in an upstream", &value[0]);
+                       ngx_strncmp(value[0].data, "proxy_", 6) == 0
+                       ? "\"%V\" is not for an upstream, write it in the "
+                         "server that has its \"proxy_pass\""
+                       : "unknown directive \"%V\" in an upstream",
+                       &value[0]);
     return NGX_CONF_ERROR;
 }
 
