@@ -48,6 +48,15 @@ sub good {
 }
 
 
+sub warned {
+    my ($name, $mail, $expected, $redis) = @_;
+
+    my ($passed, $output) = $t->check_conf(conf(($redis // $REDIS) . $mail));
+
+    ok($passed && $output =~ $expected, $name) or diag($output);
+}
+
+
 good('with a default', "$REDIS policy_lookup \$r route:\$sender_domain good;",
     '$r');
 good('without one', "$REDIS policy_lookup \$r route:\$sender_domain;", '$r');
@@ -62,6 +71,12 @@ good('lookups of lookups', "$REDIS policy_lookup \$a a:\$sender;"
     . ' policy_lookup $b b:$a good;', '$b');
 good('64 of them', "$REDIS " . join(' ', map { "policy_lookup \$v$_ k$_;" }
     1 .. 64));
+
+warned('the prefix of all keys', 'policy_lookup $r mail:route:$sender good;',
+    qr/is "mail:mail:route:\$sender" so: leave "mail:" out in \S+:\d+$/m);
+warned('a prefix that is set behind it', 'policy_lookup $r mx:$helo good;'
+    . 'policy_redis redis://127.0.0.1:6379 prefix=mx:;', qr/leave "mx:" out/,
+    '');
 
 bad('without policy_redis',
     qr/"policy_lookup" reads from Redis: add "policy_redis redis:/,

@@ -180,22 +180,36 @@ ngx_mail_policy_lookup_resolve(ngx_conf_t *cf,
 ngx_int_t
 ngx_mail_policy_lookup_check(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf)
 {
+    ngx_str_t                       *prefix, *text;
+    ngx_uint_t                       i;
     ngx_mail_policy_lookup_conf_t  **lookup;
 
-    if (mcf->lookups.nelts == 0
-        || ngx_mail_policy_store_has_records(mcf->store))
-    {
-        return NGX_OK;
+    lookup = mcf->lookups.elts;
+    prefix = ngx_mail_policy_store_prefix(mcf->store);
+
+    if (mcf->lookups.nelts && prefix == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"policy_lookup\" reads from Redis: add "
+                      "\"policy_redis redis://127.0.0.1:6379/0;\" for that "
+                      "in %s:%ui", lookup[0]->file, lookup[0]->line);
+        return NGX_ERROR;
     }
 
-    lookup = mcf->lookups.elts;
+    for (i = 0; i < mcf->lookups.nelts; i++) {
+        text = &lookup[i]->key.text;
 
-    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                  "\"policy_lookup\" reads from Redis: add \"policy_redis "
-                  "redis://127.0.0.1:6379/0;\" for that in %s:%ui",
-                  lookup[0]->file, lookup[0]->line);
+        if (prefix->len && text->len > prefix->len
+            && ngx_memcmp(text->data, prefix->data, prefix->len) == 0)
+        {
+            ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                          "\"policy_lookup\" puts the prefix in front of its "
+                          "key, which is \"%V%V\" so: leave \"%V\" out in "
+                          "%s:%ui", prefix, text, prefix,
+                          lookup[i]->file, lookup[i]->line);
+        }
+    }
 
-    return NGX_ERROR;
+    return NGX_OK;
 }
 
 

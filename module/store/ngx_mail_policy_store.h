@@ -271,6 +271,9 @@ ngx_int_t ngx_mail_policy_store_init(ngx_conf_t *cf,
 /* 1 if policy_redis is set: lookups can be asked */
 ngx_uint_t ngx_mail_policy_store_has_records(ngx_mail_policy_store_t *store);
 
+/* of all keys in Redis; NULL without it */
+ngx_str_t *ngx_mail_policy_store_prefix(ngx_mail_policy_store_t *store);
+
 /*
  * 1 if counters are where they belong: always in shared memory; with
  * policy_redis, whose name *name becomes, if this worker has a connection.

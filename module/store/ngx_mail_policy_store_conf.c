@@ -172,6 +172,13 @@ ngx_mail_policy_store_has_records(ngx_mail_policy_store_t *store)
 }
 
 
+ngx_str_t *
+ngx_mail_policy_store_prefix(ngx_mail_policy_store_t *store)
+{
+    return store->redis ? &store->redis->prefix : NULL;
+}
+
+
 char *
 ngx_mail_policy_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
