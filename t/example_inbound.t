@@ -22,7 +22,7 @@ my ($redis, $relay) = run_example($t, $text);
 my $mailboxes = $relay->{'10.0.2.11:25'};
 my $customer = $t->run_relay(name => 'customer');
 
-my $DENIED = qr/^550 5\.7\.1 Relay access denied\b/;
+my $DENIED = qr/^450 4\.7\.1 Relay access denied\b/;
 
 
 # a domain is not there, comes, and goes, without a reload
@@ -85,6 +85,17 @@ $redis->cmd(@$_) for grep { $_->[0] eq 'DEL' } commands($text);
 ok($t->wait_for(sub { rcpt($c, 'eve@customer.example') =~ $DENIED }),
     'a domain goes within the time of the cache');
 like(rcpt($c, 'bob@example.com'), qr/^250 /, 'the other one stays');
+
+
+
+# a worker that cannot ask yet bounces nothing
+
+$redis->stop();
+$t->reload();
+$c = $t->session('listen_25');
+
+like(rcpt($c, 'bob@example.com'), qr/^4/, 'no Redis: not now');
+like(rcpt($c, 'x@elsewhere.example'), qr/^4/, 'whatever it is');
 
 $t->done();
 
