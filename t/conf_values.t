@@ -162,6 +162,8 @@ bad('access_log with an unknown variable',
     qr/unknown "nobody" variable/);
 bad('access_log off json', whole('access_log off json;'),
     qr/invalid parameter "json"/);
+bad('access_log to nothing', whole('access_log "";'),
+    qr/"access_log" directive is empty: write a file's name, or "off"/);
 bad('access_log to syslog', whole('access_log syslog:server=127.0.0.1;'),
     qr/"syslog:server=127.0.0.1" is not supported by this version/);
 bad('access_log with a variable', whole('access_log %%DIR%%/$sender.log;'),

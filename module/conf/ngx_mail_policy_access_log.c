@@ -210,6 +210,12 @@ ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
+    /* which would be the standard error output */
+
+    if (value[1].len == 0) {
+        return "is empty: write a file's name, or \"off\"";
+    }
+
     if (ngx_strcmp(value[1].data, "off") == 0) {
         pscf->access_log_off = 1;
 
