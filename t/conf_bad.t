@@ -48,9 +48,10 @@ bad('policy off inherits no auth_http',
 
 # a server for Postfix's questions
 
-bad('protocol policy without limits', policy(''),
-    qr/"protocol policy" has no limits to ask: write a "policy_limit"/,
-    'server');
+bad("protocol policy without limits for messages: $_", policy($_),
+    qr/"protocol policy" has no limits to ask: write a "policy_limit" with "m/,
+    'server')
+    for '', 'policy_limit a key=$client_net sessions=5 auth_failures=3/h;';
 bad("$_ with protocol policy", policy("$LIMIT $_;"),
     qr/"@{[ (split)[0] ]}" is for sessions of SMTP: write it in a server with/,
     'server')

@@ -22,6 +22,8 @@ extern ngx_module_t  ngx_mail_module;
 
 static const char *ngx_mail_policy_protocol_foreign(
     ngx_mail_policy_srv_conf_t *conf);
+static ngx_uint_t ngx_mail_policy_protocol_asks(
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
 
 
 /*
@@ -119,15 +121,47 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
 
     conf->policy = 0;
 
-    if (conf->limits == NULL) {
+    if (ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (!ngx_mail_policy_protocol_asks(conf, mcf)) {
         cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
 
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"protocol policy\" has no limits to ask: write a "
-                      "\"policy_limit\" for server in %s:%ui",
+                      "\"policy_limit\" with \"messages=\", \"recipients=\" "
+                      "or \"bytes=\" for server in %s:%ui",
                       cscf->file_name, cscf->line);
         return NGX_ERROR;
     }
 
-    return ngx_mail_policy_limit_init(cf, conf, mcf);
+    return NGX_OK;
+}
+
+
+/* 1 if one of its limits is for messages, be it in Redis only */
+
+static ngx_uint_t
+ngx_mail_policy_protocol_asks(ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_main_conf_t *mcf)
+{
+    ngx_uint_t                i, units;
+    ngx_mail_policy_limit_t  *limit;
+
+    if (conf->limits == NULL) {
+        return 0;
+    }
+
+    limit = conf->limits->elts;
+    units = ngx_mail_policy_store_has_records(mcf->store);
+
+    for (i = 0; i < conf->limits->nelts; i++) {
+        units |= limit[i].units
+                 & (ngx_mail_policy_asked(NGX_MAIL_POLICY_MESSAGES)
+                    | ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS)
+                    | ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES));
+    }
+
+    return units != 0;
 }
