@@ -171,6 +171,8 @@ $p->message();
 is(scalar(grep { $p->ask(sasl_username => 'same@example.com',
     recipient => "r$_\@example.net") ne 'DUNNO' } 1 .. 4200), 0,
     'questions without end for one message');
+is_used($redis, 'are for another one after 4096', 'user', 'same@example.com',
+    messages => 2, recipients => 4200, timeout => 5);
 
 
 # who does not finish, and who goes away
