@@ -104,6 +104,39 @@ EOC
         or diag($said);
 }
 
+# of a group, in the server that uses it
+
+for my $case (
+    [ 'proxy_auth edge x', 'proxy_auth_methods plain login;',
+        qr/\[emerg\].*"proxy_auth" needs TLS .*"proxy_starttls required;"/ ],
+    [ 'health_check', 'proxy_ssl on;',
+        qr/\[warn\].*"proxy_ssl on" says .*write "health_check port=25;"/ ],
+    [ 'health_check', 'proxy_protocol on;',
+        qr/\[warn\].*"proxy_protocol" says .*write "health_check port=25;"/ ],
+    [ 'health_check port=26', 'proxy_ssl on; proxy_protocol on;', qr/^$/ ],
+    [ 'health_check', 'proxy_starttls required;', qr/^$/ ],
+) {
+    my ($line, $directives, $message) = @$case;
+    my ($good, $said) = $t->check_conf(<<"EOC");
+mail {
+    upstream u { server 127.0.0.1:25; $line; }
+
+    server {
+        listen       127.0.0.1:%%PORT_smtp%%;
+        protocol     smtp;
+        policy       on;
+        policy_auth  off;
+        proxy_pass   u;
+        $directives
+    }
+}
+EOC
+
+    my $lines = join("\n", grep { /\[(?:emerg|warn)\]/ } split /\n/, $said);
+    like($lines, $message, "upstream: $line; server: $directives")
+        or diag($said);
+}
+
 # of a group
 
 for my $case ([ 'proxy_auth edge;', qr/invalid number of arguments/ ],

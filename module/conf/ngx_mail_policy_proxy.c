@@ -36,6 +36,8 @@ static char *ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static ngx_int_t ngx_mail_policy_proxy_stock(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf);
+static void ngx_mail_policy_proxy_health_check(ngx_conf_t *cf,
+    ngx_mail_policy_upstream_t *upstream, ngx_mail_policy_relay_conf_t *relay);
 static char *ngx_mail_policy_proxy_next(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_mail_policy_proxy_time_post(ngx_conf_t *cf, void *post,
@@ -413,6 +415,8 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
+    ngx_mail_policy_proxy_health_check(cf, pscf->upstream, relay);
+
     pscf->relay_conf = relay;
 
     pscf->next_upstream = conf->next_upstream | NGX_MAIL_POLICY_NEXT_UNABLE;
@@ -420,6 +424,33 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     pscf->next_timeout = conf->next_timeout;
 
     return NGX_CONF_OK;
+}
+
+
+/* relays that would never be well; which group a route gives is not known */
+
+static void
+ngx_mail_policy_proxy_health_check(ngx_conf_t *cf,
+    ngx_mail_policy_upstream_t *upstream, ngx_mail_policy_relay_conf_t *relay)
+{
+    ngx_mail_core_srv_conf_t  *cscf;
+
+    if (upstream == NULL || upstream->health.interval == 0
+        || upstream->health.port
+        || (!relay->ssl_at_once && !relay->proxy_protocol))
+    {
+        return;
+    }
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "\"health_check\" of upstream \"%V\" is in clear and "
+                  "without PROXY protocol, and \"%s\" says that its relays "
+                  "are not: write \"health_check port=25;\" for one that "
+                  "is, for server in %s:%ui", &upstream->name,
+                  relay->ssl_at_once ? "proxy_ssl on" : "proxy_protocol",
+                  cscf->file_name, cscf->line);
 }
 
 

@@ -77,7 +77,9 @@ ngx_int_t
 ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf)
 {
+    ngx_uint_t                     login;
     ngx_mail_core_srv_conf_t      *cscf;
+    ngx_mail_policy_srv_conf_t    *pscf;
     ngx_mail_policy_relay_conf_t  *relay;
 
     relay = &conf->relay;
@@ -97,11 +99,17 @@ ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    /* of the groups, the one that all mail goes to */
+
+    pscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_policy_module);
+
+    login = relay->login || (pscf->upstream && pscf->upstream->login);
+
     /* passwords on the wire need TLS, or a word that they do not */
 
     if (relay->ssl == NULL && !conf->auth_plaintext
         && (relay->client_login
-            || (relay->login
+            || (login
                 && !(conf->auth_methods & (MPOL_AUTH_CRAM_MD5
                                            |MPOL_AUTH_SCRAM_SHA_256)))))
     {
