@@ -246,6 +246,13 @@ is(join(' ', map { substr($_, 0, 3) } $c->send_mail('s@example.com',
     [ 'r@example.net', 'r@b.example' ], "x\n")), '250 550 250 354 250',
     'MAIL refused: told to the recipients of that route');
 is(taken(), 'b', 'MAIL refused: the relay of the other');
+is(join(' ', map { substr($_, 0, 3) } $c->send_mail('s@example.com',
+    [ 'r@example.net', 'q@example.net' ], "x\n")), '250 550 550',
+    'MAIL refused: told to the next one as well');
+is(join(' ', map { substr($_, 0, 3) } $c->send_mail('s@example.com',
+    [ 'r@next.example', 'q@next.example' ], "x\n")), '250 550 550',
+    'MAIL refused: no other relay is asked for the next one');
+is(taken(), '', 'MAIL refused: nobody has it');
 $relay{a}->set(mail => undef, rcpt => '550 5.1.1 no');
 $c->cmd('MAIL FROM:<s@example.com>');
 like($c->cmd('RCPT TO:<r@example.net>'), qr/^550 /, 'refused by one group');

@@ -273,7 +273,6 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
         }
 
         if (ngx_mail_policy_rcpt_mail(t, rcpt) != NGX_OK) {
-            ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_relay);
             next = ngx_queue_head(&t->rcpts);
             undecided = 0;
             continue;
@@ -293,7 +292,10 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
 }
 
 
-/* MAIL goes to the relay in front of the first that goes there */
+/*
+ * MAIL goes to the relay in front of the first that goes there; once it was
+ * refused no other relay is asked.  NGX_DECLINED: the recipient was refused.
+ */
 
 static ngx_int_t
 ngx_mail_policy_rcpt_mail(ngx_mail_policy_transaction_t *t,
@@ -303,9 +305,19 @@ ngx_mail_policy_rcpt_mail(ngx_mail_policy_transaction_t *t,
         return NGX_OK;
     }
 
+    if (t->mail_status) {
+        ngx_mail_policy_rcpt_refuse(rcpt, t->mail_status, &t->mail_refused);
+        return NGX_DECLINED;
+    }
+
     ngx_mail_policy_rcpt_envelope(rcpt);
 
-    return ngx_mail_policy_transaction_relay(t);
+    if (ngx_mail_policy_transaction_relay(t) != NGX_OK) {
+        ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_no_relay);
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -121,6 +121,9 @@ struct ngx_mail_policy_transaction_s {
     ngx_uint_t                      tries;  /* relays that were asked */
     ngx_uint_t                      lost;   /* of them, over MAIL */
     ngx_msec_t                      first_try;
+    ngx_uint_t                      mail_status;    /* and ... */
+    ngx_str_t                       mail_refused;   /* ... text: to MAIL, for
+                                                       all recipients */
     ngx_msec_t                      delayed;    /* by limits */
 
     mpol_header_t                   header;

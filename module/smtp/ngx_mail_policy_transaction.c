@@ -287,6 +287,7 @@ ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     ngx_memzero(&t->balance, sizeof(ngx_mail_policy_balance_t));
     t->mail_asked = 0;
     t->mail_relayed = 0;
+    t->mail_status = 0;
     t->relay_told = 0;
     t->rcpt_told = 0;
     t->peer_failed = 0;

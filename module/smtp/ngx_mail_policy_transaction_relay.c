@@ -288,6 +288,8 @@ ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
 
     /* MAIL was answered already: it is the recipients who hear of it */
 
+    t->mail_status = reply->code;
+    t->mail_refused = text;
     t->relay_told = 1;
     t->rcpt_told = 1;
     t->mail_asked = 0;
