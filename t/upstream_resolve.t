@@ -44,6 +44,7 @@ mail {
         resolver_timeout  1s;
 
         server  late.example:%%PORT_relay%% resolve;
+        keepalive  4;
     }
 
     server {
@@ -155,5 +156,20 @@ $dns->set('late.example' => '127.0.0.1 ::1');
 ok($t->wait_for(sub { messages('late', 1) eq '1' }, 15), 'until it is');
 like($t->error_log(), qr/relay "\[::1\]:\d+" of upstream "late" has joined/,
     'IPv6, too');
+
+# what is open to one that has left is kept for nobody
+
+$c = $t->session('late');
+$c->cmd('MAIL FROM:<s@example.com>');
+$c->cmd('RCPT TO:<r@example.net>');
+$dns->set('late.example' => '127.0.0.2');
+ok(logged(qr/relay "127\.0\.0\.1:\d+" of upstream "late" has left/, 2),
+    'one has left');
+like($c->cmd('DATA'), qr/^354 /, 'what was begun with it goes on');
+like($c->cmd("x\r\n."), qr/^250 /, 'and is ended');
+is($relay{1}->stats()->{open}, 1, 'by the connection that is there');
+$c->quit();
+ok($t->wait_for(sub { $relay{1}->stats()->{open} == 0 }, 5),
+    'which is not kept');
 
 $t->done();

@@ -301,6 +301,7 @@ ngx_mail_policy_keep_able(ngx_mail_policy_relay_t *relay)
     ngx_mail_policy_relay_command_t  *cmd;
 
     if (relay->keep == NULL || relay->bound || ngx_exiting || ngx_terminate
+        || relay->peer->gone
         || relay->stage != NGX_MAIL_POLICY_RELAY_MAIL
         || !ngx_mail_policy_relay_reusable(relay)
         || ngx_mail_policy_keep_worn(relay))
