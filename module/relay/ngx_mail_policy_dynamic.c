@@ -368,21 +368,27 @@ ngx_mail_policy_dynamic_expire(ngx_mail_policy_upstreams_t *all,
 }
 
 
-/* the one that was not used for longest makes room */
+/*
+ * The one that was not used for longest makes room.  Not one that is asked for
+ * at this moment: who needs room may have been told so by the resolver, which
+ * has the questions for a name in its hands then, and no longer lists them.
+ */
 
 static ngx_int_t
 ngx_mail_policy_dynamic_evict(ngx_mail_policy_upstreams_t *all)
 {
-    ngx_queue_t              *q;
-    ngx_mail_policy_group_t  *group;
+    ngx_queue_t               *q;
+    ngx_mail_policy_group_t   *group;
+    ngx_mail_policy_server_t  *server;
 
     for (q = ngx_queue_last(&all->recent);
          q != ngx_queue_sentinel(&all->recent);
          q = ngx_queue_prev(q))
     {
         group = ngx_queue_data(q, ngx_mail_policy_group_t, queue);
+        server = group->upstream->servers.elts;
 
-        if (ngx_mail_policy_dynamic_unused(group)) {
+        if (server->asking == NULL && ngx_mail_policy_dynamic_unused(group)) {
             ngx_mail_policy_dynamic_drop(group);
             return NGX_OK;
         }
