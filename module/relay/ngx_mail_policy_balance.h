@@ -52,8 +52,8 @@ ngx_mail_policy_peer_t *ngx_mail_policy_balance_next(
 
 /*
  * 1 if the transaction may go to a peer that the session is connected to:
- * nothing was tried yet, and the group still names it, and has not set it
- * aside; with "hash": it is the one that next() would choose.
+ * nothing was tried yet, the group still names it, and health_check has nothing
+ * against it; with "hash": it is the one that next() would choose.
  */
 ngx_uint_t ngx_mail_policy_balance_fits(ngx_mail_policy_balance_t *b,
     ngx_mail_policy_peer_t *peer);
