@@ -231,10 +231,13 @@ ngx_mail_policy_health_due(ngx_mail_policy_peer_t *peer)
 
     left = state->probe_due - ngx_current_msec;
 
-    /* over, never set, or set by an interval that a reload has changed */
+    /*
+     * Over, never set, or set by an interval that a reload has changed.  One
+     * interval more, as a clock may lag behind that of who has just set it.
+     */
 
     due = (left == 0
-           || left > health->timeout + health->interval + health->jitter);
+           || left > health->timeout + 2 * health->interval + health->jitter);
 
     if (due) {
         state->probe_due = ngx_current_msec + health->timeout
