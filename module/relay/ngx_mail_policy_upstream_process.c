@@ -100,6 +100,13 @@ ngx_mail_policy_upstream_exit_process(ngx_mail_policy_upstreams_t *all)
     ngx_uint_t                    i;
     ngx_mail_policy_upstream_t  **upstream;
 
+    if (all->tick.handler == NULL) {
+
+        /* a single process has reloaded, and has begun nothing of this */
+
+        return;
+    }
+
     if (all->tick.timer_set) {
         ngx_del_timer(&all->tick);
     }
