@@ -20,6 +20,8 @@ my $t = MailPolicy->new();
 
 bad('map to no variable', 'map $sender relay { }',
     qr/invalid variable name "relay"/);
+bad("map to $_", "map \$helo $_ { }", qr/invalid variable name "\Q$_\E", write/)
+    for q($), q($1), q($1a), q($a-b),  '$a$b';
 bad('map over a variable that exists', 'map $helo $sender { }',
     qr/duplicate "sender" variable/);
 bad('map twice', 'map $helo $a { } map $helo $a { }',

@@ -151,6 +151,11 @@ ngx_int_t ngx_mail_policy_lookup_eval(ngx_pool_t *pool,
 /* makes the array in which compiled values wait for their variables */
 ngx_int_t ngx_mail_policy_value_init(ngx_conf_t *cf, ngx_array_t *values);
 
+/* the name of "$name", which text defines; logs what is wrong with it */
+ngx_int_t ngx_mail_policy_value_define(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf, ngx_str_t *text, ngx_str_t *name);
+
+
 /*
  * Values lie in arrays that move while they grow, so resolving leaves their
  * phases to whoever holds them: sets value->phase and value->lookups, once all

@@ -16,16 +16,11 @@
 #include "ngx_mail_policy_directive.h"
 
 
-static char *ngx_mail_policy_lookup_name(ngx_conf_t *cf,
-    ngx_mail_policy_main_conf_t *mcf, ngx_str_t *value, ngx_str_t *name);
-
-
 char *
 ngx_mail_policy_lookup(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_mail_policy_main_conf_t *mcf = conf;
 
-    char                            *rv;
     ngx_str_t                       *value;
     ngx_mail_policy_lookup_conf_t   *lookup, **lookups;
 
@@ -43,9 +38,10 @@ ngx_mail_policy_lookup(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    rv = ngx_mail_policy_lookup_name(cf, mcf, &value[1], &lookup->name);
-    if (rv != NGX_CONF_OK) {
-        return rv;
+    if (ngx_mail_policy_value_define(cf, mcf, &value[1], &lookup->name)
+        != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
     }
 
     if (value[2].len == 0) {
@@ -74,32 +70,6 @@ ngx_mail_policy_lookup(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     *lookups = lookup;
     lookup->n = mcf->lookups.nelts - 1;
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_mail_policy_lookup_name(ngx_conf_t *cf, ngx_mail_policy_main_conf_t *mcf,
-    ngx_str_t *value, ngx_str_t *name)
-{
-    if (value->len < 2 || value->data[0] != '$') {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid variable name \"%V\"", value);
-        return NGX_CONF_ERROR;
-    }
-
-    name->len = value->len - 1;
-    name->data = value->data + 1;
-
-    if (ngx_mail_policy_variable_find(name)
-        || ngx_mail_policy_map_find(&mcf->maps, name)
-        || ngx_mail_policy_lookup_find(&mcf->lookups, name))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "duplicate \"%V\" variable", name);
-        return NGX_CONF_ERROR;
-    }
 
     return NGX_CONF_OK;
 }

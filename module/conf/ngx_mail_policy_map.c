@@ -119,21 +119,7 @@ ngx_mail_policy_map_add(ngx_conf_t *cf, ngx_str_t *source,
 
     mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
 
-    if (variable->len < 2 || variable->data[0] != '$') {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid variable name \"%V\"", variable);
-        return NULL;
-    }
-
-    name.len = variable->len - 1;
-    name.data = variable->data + 1;
-
-    if (ngx_mail_policy_variable_find(&name)
-        || ngx_mail_policy_map_find(&mcf->maps, &name)
-        || ngx_mail_policy_lookup_find(&mcf->lookups, &name))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "duplicate \"%V\" variable", &name);
+    if (ngx_mail_policy_value_define(cf, mcf, variable, &name) != NGX_OK) {
         return NULL;
     }
 

@@ -212,6 +212,45 @@ ngx_mail_policy_value_name_char(u_char ch)
 }
 
 
+ngx_int_t
+ngx_mail_policy_value_define(ngx_conf_t *cf,
+    ngx_mail_policy_main_conf_t *mcf, ngx_str_t *text, ngx_str_t *name)
+{
+    size_t  i;
+
+    name->len = text->len ? text->len - 1 : 0;
+    name->data = text->data + 1;
+
+    /* "$1" is what an expression captures */
+
+    for (i = 0; i < name->len; i++) {
+        if (!ngx_mail_policy_value_name_char(name->data[i])) {
+            break;
+        }
+    }
+
+    if (name->len == 0 || i < name->len || text->data[0] != '$'
+        || (name->data[0] >= '1' && name->data[0] <= '9'))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid variable name \"%V\", write letters, "
+                           "digits and \"_\", as \"$my_variable\"", text);
+        return NGX_ERROR;
+    }
+
+    if (ngx_mail_policy_variable_find(name)
+        || ngx_mail_policy_map_find(&mcf->maps, name)
+        || ngx_mail_policy_lookup_find(&mcf->lookups, name))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate \"%V\" variable", name);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
 ngx_uint_t
 ngx_mail_policy_value_variables(ngx_str_t *text)
 {
