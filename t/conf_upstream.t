@@ -65,6 +65,8 @@ my %bad = (
     'server 127.0.0.1:x resolve;' => qr/invalid port in upstream/,
     "$S; proxy_starttls required;" =>
         qr/"proxy_starttls" is not for an upstream, write it in the server/,
+    'server smtps://relay.example:465;' =>
+        qr/, write the host and the port alone; TLS is for "proxy_ssl" in/,
     'listen 25;'            => qr/unknown directive "listen" in an upstream/,
     "$S { }"                => qr/unexpected "\{"/,
     "$S;" x 257             => qr/upstream "u" has more than 256 addresses/,

@@ -31,6 +31,7 @@ static ngx_uint_t ngx_mail_policy_upstream_number(ngx_str_t *value,
     const char *name, ngx_int_t *n);
 static ngx_int_t ngx_mail_policy_upstream_named(ngx_conf_t *cf,
     ngx_mail_policy_server_t *server);
+static const char *ngx_mail_policy_upstream_scheme(ngx_str_t *url);
 
 
 char *
@@ -239,7 +240,8 @@ ngx_mail_policy_upstream_server_addrs(ngx_conf_t *cf,
 
         if (u.err) {
             ngx_conf_log_error(server->resolve ? NGX_LOG_WARN : NGX_LOG_EMERG,
-                               cf, 0, "%s in upstream \"%V\"", u.err, &u.url);
+                               cf, 0, "%s in upstream \"%V\"%s", u.err, &u.url,
+                               ngx_mail_policy_upstream_scheme(&u.url));
         }
 
         return server->resolve ? NGX_OK : NGX_ERROR;
@@ -267,8 +269,9 @@ ngx_mail_policy_upstream_named(ngx_conf_t *cf,
 
     if (ngx_parse_url(cf->pool, &u) != NGX_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "%s in upstream \"%V\"",
-                           u.err ? u.err : "no memory", &u.url);
+                           "%s in upstream \"%V\"%s",
+                           u.err ? u.err : "no memory", &u.url,
+                           ngx_mail_policy_upstream_scheme(&u.url));
         return NGX_ERROR;
     }
 
@@ -281,4 +284,15 @@ ngx_mail_policy_upstream_named(ngx_conf_t *cf,
     server->port = u.port;
 
     return NGX_OK;
+}
+
+
+/* an address is no URL, as it is in http */
+
+static const char *
+ngx_mail_policy_upstream_scheme(ngx_str_t *url)
+{
+    return ngx_strnstr(url->data, "://", url->len)
+           ? ", write the host and the port alone; TLS is for \"proxy_ssl\""
+           : "";
 }
