@@ -21,6 +21,7 @@ my %GROUP = (
     equal  => 'least_conn; server %a; server %b;',
     max    => 'server %a max_conns=2; server %b max_conns=1 backup;',
     spread => 'least_conn; server %a max_conns=1; server %b;',
+    aside  => 'server %a max_conns=1; server %b fail_timeout=1h;',
 );
 
 my $groups = join('', map { "    upstream $_ { $GROUP{$_} }\n" }
@@ -111,6 +112,20 @@ nothing_open();
 @c = open_ones('spread', 4);
 is(open_now(), 'a=1 b=3', 'max_conns with least_conn');
 $_->quit() for splice(@c);
+nothing_open();
+
+# that one has no more to give is no reason to ask one that is set aside
+
+$relay{b}->set(greeting => 'close');
+my ($one, $none) = open_ones('aside', 2);
+is(open_now(), 'a=1', 'max_conns: one has as many as it may');
+like($none->{said}, qr/^451 4\.4\.1 /, 'and the other has failed: 451');
+my $asked = $relay{b}->stats()->{total};
+like($none->cmd('MAIL FROM:<s@example.com>'), qr/^451 4\.4\.1 /,
+    'the next one as well');
+is($relay{b}->stats()->{total}, $asked, 'what is set aside is not asked');
+$_->quit() for $one, $none;
+$relay{b}->set(greeting => undef);
 nothing_open();
 
 # a worker that is killed gives back what it had counted

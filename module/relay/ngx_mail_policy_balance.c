@@ -26,6 +26,8 @@ static ngx_mail_policy_peer_t *ngx_mail_policy_balance_choose(
     ngx_mail_policy_balance_t *b);
 static ngx_mail_policy_peer_t *ngx_mail_policy_balance_least_conn(
     ngx_mail_policy_balance_t *b, ngx_uint_t backup);
+static ngx_uint_t ngx_mail_policy_balance_aside(
+    ngx_mail_policy_peer_t *peer);
 static ngx_uint_t ngx_mail_policy_balance_forget(
     ngx_mail_policy_upstream_t *upstream);
 static void ngx_mail_policy_balance_take(ngx_mail_policy_balance_t *b,
@@ -289,17 +291,29 @@ ngx_mail_policy_balance_usable(ngx_mail_policy_balance_t *b,
         return 0;
     }
 
-    /* with one peer there is nothing to change over to */
-
-    if (b->upstream->present > 1
-        && server->max_fails
-        && state->fails >= server->max_fails
-        && ngx_time() - state->checked <= server->fail_timeout)
-    {
+    if (ngx_mail_policy_balance_aside(peer)) {
         return 0;
     }
 
     return server->max_conns == 0 || state->conns < server->max_conns;
+}
+
+
+static ngx_uint_t
+ngx_mail_policy_balance_aside(ngx_mail_policy_peer_t *peer)
+{
+    ngx_mail_policy_server_t      *server;
+    ngx_mail_policy_peer_state_t  *state;
+
+    state = peer->state;
+    server = peer->server;
+
+    /* with one peer there is nothing to change over to */
+
+    return peer->upstream->present > 1
+           && server->max_fails
+           && state->fails >= server->max_fails
+           && ngx_time() - state->checked <= server->fail_timeout;
 }
 
 
@@ -327,7 +341,7 @@ ngx_mail_policy_balance_share(ngx_mail_policy_peer_t *peer)
 }
 
 
-/* 1 if there was something to forget */
+/* 1 if there was something to forget; who is but busy is well, and was asked */
 
 static ngx_uint_t
 ngx_mail_policy_balance_forget(ngx_mail_policy_upstream_t *upstream)
@@ -336,6 +350,17 @@ ngx_mail_policy_balance_forget(ngx_mail_policy_upstream_t *upstream)
     ngx_mail_policy_peer_t  *peer;
 
     forgot = 0;
+
+    for (i = 0; i < upstream->npeers; i++) {
+        peer = upstream->peers[i];
+
+        if (peer && !peer->server->down
+            && !ngx_mail_policy_peer_unhealthy(peer)
+            && !ngx_mail_policy_balance_aside(peer))
+        {
+            return 0;
+        }
+    }
 
     for (i = 0; i < upstream->npeers; i++) {
         peer = upstream->peers[i];
