@@ -32,7 +32,8 @@ package MailPolicy::Relay;
 #     [ rule, rule, ... ]                        the first that matches
 #
 # tls is where a handshake begins: what is done there is done in clear.
-# starttls => { inject => octets } sends them in clear behind its 220.
+# starttls => { inject => octets } sends them in clear behind its 220;
+# starttls => { along => octets } in the same segment as that.
 #
 # Where no rule matches, a good relay answers.  Further settings:
 # extensions => [ 'PIPELINING', ... ] what its EHLO offers, hostname,

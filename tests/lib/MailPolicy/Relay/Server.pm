@@ -788,10 +788,13 @@ sub command_starttls {
     }
 
     my $rule = $self->rule('starttls', $line);
-    my $injected = ref $rule eq 'HASH' ? $rule->{inject} : undef;
+    my ($injected, $along) = ref $rule eq 'HASH'
+        ? @$rule{qw(inject along)} : ();
 
     $self->answer($c, 'starttls', $line, $default, sub {
         return unless $_[0] =~ /^220/;
+
+        $c->{out} .= $along // '';
 
         # the reply itself goes out in clear
         $self->flush($c);
