@@ -55,6 +55,8 @@ for my $case (
     [ "$SSL proxy_pass unix:/tmp/relay;",
         qr/has no name.*write "proxy_ssl_name/ ],
 
+    [ 'proxy_timeout 0;', qr/gives relays no time: write "proxy_timeout 5m;"/ ],
+
     # logins
 
     [ 'proxy_auth edge;', qr/write "proxy_auth edge file:\/path;"/ ],

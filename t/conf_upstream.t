@@ -88,9 +88,10 @@ my %bad = (
         interval=0 interval=x jitter=x fails=0 passes=x port=0 port=65536
         timeout=0 uri=/x)),
     "health_check; health_check; $S;" => qr/"health_check" directive is dupl/,
-    map({ ("$_; $S;" => qr/invalid value "\S+" in "keepalive\w*" directive/) }
-        'keepalive 0', 'keepalive_time x', 'keepalive_requests -1',
-        'keepalive_timeout 0'),
+    map({ ("$_; $S;" => qr/invalid value "\S+" in "keepalive\w*".*, write a number/) }
+        'keepalive 0', 'keepalive_requests -1'),
+    map({ ("$_; $S;" => qr/invalid value "\S+" in "keepalive\w*".*, write a time/) }
+        'keepalive_time x', 'keepalive_timeout 0'),
     "keepalive 2; keepalive 3; $S;" => qr/"keepalive" directive is duplicate/,
     "keepalive 1 2; $S;"   => qr/invalid number of arguments in "keepalive"/,
     map({ ("$S $_;" => qr/invalid parameter "$_"/) } qw(weight=0 weight=x

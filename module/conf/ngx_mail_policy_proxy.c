@@ -482,6 +482,18 @@ ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
         return NGX_ERROR;
     }
 
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    /* 0 would be for ever */
+
+    if (*timeout == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"proxy_timeout 0\" gives relays no time: write "
+                      "\"proxy_timeout 5m;\" for server in %s:%ui",
+                      cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
     conf->relay.client_login = *smtp_auth;
 
     if (*protocol) {
@@ -494,8 +506,6 @@ ngx_mail_policy_proxy_stock(ngx_conf_t *cf, ngx_mail_policy_proxy_conf_t *conf)
     if (conf->xclient_required) {
 
         if (!*xclient) {
-            cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
-
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                           "\"proxy_xclient_required on\" contradicts "
                           "\"xclient off\": write \"xclient on;\" for server "
