@@ -238,6 +238,14 @@ ngx_mail_policy_relay_shutdown(ngx_mail_policy_relay_t *relay)
 
     ngx_mail_policy_relay_write(relay);
 
+    if (relay->failing) {
+
+        /* nor would it stay for what is posted */
+
+        ngx_mail_policy_relay_close(relay);
+        return;
+    }
+
     /* or the wait would begin anew with the next event of anybody's */
 
     if (wev->posted) {
