@@ -392,10 +392,28 @@ ngx_mail_policy_balance_take(ngx_mail_policy_balance_t *b,
         state->checked = now;
     }
 
-    b->asked++;
-    b->tried[peer->index / 64] |= (uint64_t) 1 << (peer->index % 64);
-
+    ngx_mail_policy_balance_tried(b, peer);
     ngx_mail_policy_peer_acquire_locked(peer);
+}
+
+
+void
+ngx_mail_policy_balance_tried(ngx_mail_policy_balance_t *b,
+    ngx_mail_policy_peer_t *peer)
+{
+    uint64_t  bit, *tried;
+
+    bit = (uint64_t) 1 << (peer->index % 64);
+    tried = &b->tried[peer->index / 64];
+
+    /* the place of one that has left may be another's */
+
+    if (peer->gone || (*tried & bit)) {
+        return;
+    }
+
+    *tried |= bit;
+    b->asked++;
 }
 
 

@@ -53,9 +53,12 @@ ngx_mail_policy_peer_t *ngx_mail_policy_balance_next(
 /*
  * 1 if the transaction may go to a peer that the session is connected to:
  * nothing was tried yet, the group still names it, and health_check has nothing
- * against it; with "hash": it is the one that next() would choose.
+ * against it; with "hash": it is the one that next() would choose.  It was
+ * tried when it has answered, or could not.
  */
 ngx_uint_t ngx_mail_policy_balance_fits(ngx_mail_policy_balance_t *b,
+    ngx_mail_policy_peer_t *peer);
+void ngx_mail_policy_balance_tried(ngx_mail_policy_balance_t *b,
     ngx_mail_policy_peer_t *peer);
 
 /* 1 if one was not tried: set aside, it is away for a while only */

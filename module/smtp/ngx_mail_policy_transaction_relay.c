@@ -231,6 +231,7 @@ ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
 
     case NGX_MAIL_POLICY_RELAY_MAIL:
         ngx_mail_policy_upstream_report(s->relay->peer, 0);
+        ngx_mail_policy_balance_tried(&t->balance, s->relay->peer);
         ngx_mail_policy_relay_mail_replied(t, reply);
         return;
 
@@ -385,6 +386,12 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
     if (ngx_mail_policy_next_stale(t)) {
         ngx_mail_policy_relay_again(t);
         return;
+    }
+
+    /* silent over the transaction before, it was not asked yet */
+
+    if (stage != NGX_MAIL_POLICY_RELAY_RSET) {
+        ngx_mail_policy_balance_tried(&t->balance, s->relay->peer);
     }
 
     if (ngx_mail_policy_next_failure(t, stage)) {
