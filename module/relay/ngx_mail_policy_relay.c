@@ -163,6 +163,14 @@ ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 }
 
 
+ngx_uint_t
+ngx_mail_policy_relay_stale(ngx_mail_policy_relay_t *relay)
+{
+    return relay->reused && relay->cause != NGX_MAIL_POLICY_RELAY_TIMEOUT
+           && relay->cause != NGX_MAIL_POLICY_RELAY_OURSELVES;
+}
+
+
 void
 ngx_mail_policy_relay_quit(ngx_mail_policy_relay_t *relay)
 {
@@ -658,7 +666,7 @@ ngx_mail_policy_relay_fail_as(ngx_mail_policy_relay_t *relay,
 
         /* a relay may close a connection that it has nothing to do on */
 
-        level = (relay->kept || relay->reused
+        level = (relay->kept || ngx_mail_policy_relay_stale(relay)
                  || (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
                      && !relay->in_transaction
                      && ngx_queue_empty(&relay->sent)

@@ -308,6 +308,12 @@ ngx_int_t ngx_mail_policy_relay_rset(ngx_mail_policy_relay_t *relay);
 /* 1 if another transaction may use this connection */
 ngx_uint_t ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay);
 
+/*
+ * 1 if it has failed as one does that was closed while nobody used it, or while
+ * our MAIL was on its way: that is no failure of the relay's.
+ */
+ngx_uint_t ngx_mail_policy_relay_stale(ngx_mail_policy_relay_t *relay);
+
 /* ends the owner's ownership: says QUIT and lingers, or cuts at once */
 void ngx_mail_policy_relay_quit(ngx_mail_policy_relay_t *relay);
 void ngx_mail_policy_relay_close(ngx_mail_policy_relay_t *relay);

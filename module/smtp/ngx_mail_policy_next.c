@@ -79,23 +79,6 @@ ngx_mail_policy_next_allowed(ngx_mail_policy_transaction_t *t,
 }
 
 
-/*
- * A connection that was kept may be closed by the relay while our MAIL is on
- * its way, or have been of no use before it: that is no try at all.
- */
-
-ngx_uint_t
-ngx_mail_policy_next_stale(ngx_mail_policy_transaction_t *t)
-{
-    ngx_mail_policy_relay_t  *relay;
-
-    relay = t->session->relay;
-
-    return relay->reused && relay->cause != NGX_MAIL_POLICY_RELAY_TIMEOUT
-           && relay->cause != NGX_MAIL_POLICY_RELAY_OURSELVES;
-}
-
-
 /* 1 if the relay's failure counts against it; once for each */
 
 ngx_uint_t

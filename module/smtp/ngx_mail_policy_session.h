@@ -462,11 +462,7 @@ void ngx_mail_policy_next_reset(ngx_mail_policy_transaction_t *t);
 ngx_uint_t ngx_mail_policy_next_allowed(ngx_mail_policy_transaction_t *t,
     ngx_uint_t condition);
 
-/*
- * Of the session's relay, which has failed.  stale: 1 if it is to be connected
- * to anew; failure: 1 if that counts against it, to be asked once.
- */
-ngx_uint_t ngx_mail_policy_next_stale(ngx_mail_policy_transaction_t *t);
+/* 1 if its failure counts against the session's relay; to be asked once */
 ngx_uint_t ngx_mail_policy_next_failure(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_relay_stage_e stage);
 ngx_uint_t ngx_mail_policy_next_condition(

@@ -383,7 +383,7 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
 
     ngx_mail_policy_record_tried(&t->record, 0);
 
-    if (ngx_mail_policy_next_stale(t)) {
+    if (ngx_mail_policy_relay_stale(s->relay)) {
         ngx_mail_policy_relay_again(t);
         return;
     }
