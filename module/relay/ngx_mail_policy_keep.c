@@ -226,7 +226,11 @@ ngx_mail_policy_keep_again(ngx_mail_policy_relay_t *relay,
         ngx_del_timer(&relay->idle);
     }
 
-    relay->reused = 1;
+    /* it cannot have been closed before it was ready */
+
+    if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL) {
+        relay->reused = 1;
+    }
 
     return 1;
 }

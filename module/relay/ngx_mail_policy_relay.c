@@ -148,9 +148,13 @@ ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
         return 0;
     }
 
-    /* what nobody has asked for would be taken for the reply to MAIL */
+    /*
+     * What nobody has asked for would be taken for the reply to MAIL.  At
+     * set-up a reply is due.
+     */
 
-    if (ngx_queue_empty(&relay->sent)
+    if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
+        && ngx_queue_empty(&relay->sent)
         && (relay->in_len
             || ngx_mail_policy_relay_heard(relay)))
     {
