@@ -72,6 +72,63 @@ ngx_mail_policy_fetch_create(ngx_mail_policy_main_conf_t *conf,
 }
 
 
+ngx_mail_policy_fetch_t *
+ngx_mail_policy_fetch_alone(ngx_mail_policy_main_conf_t *conf,
+    ngx_mail_policy_envelope_t *envelope)
+{
+    ngx_pool_t               *pool;
+    ngx_mail_policy_fetch_t  *fetch;
+
+    pool = ngx_create_pool(1024, ngx_cycle->log);
+    if (pool == NULL) {
+        return NULL;
+    }
+
+    fetch = ngx_mail_policy_fetch_create(conf, envelope, pool, NULL);
+    if (fetch == NULL) {
+        ngx_destroy_pool(pool);
+    }
+
+    return fetch;
+}
+
+
+void
+ngx_mail_policy_fetch_drop(ngx_mail_policy_fetch_t **fetch)
+{
+    ngx_pool_t  *pool;
+
+    if (*fetch == NULL) {
+        return;
+    }
+
+    pool = (*fetch)->pool;
+
+    ngx_mail_policy_fetch_end(*fetch);
+
+    (*fetch)->envelope->found = NULL;
+    *fetch = NULL;
+
+    ngx_destroy_pool(pool);
+}
+
+
+uint64_t
+ngx_mail_policy_fetch_mask(ngx_mail_policy_srv_conf_t *conf, ngx_uint_t phase)
+{
+    uint64_t    mask;
+    ngx_uint_t  i;
+
+    mask = 0;
+
+    for (i = 0; i <= phase; i++) {
+        mask |= conf->lookups[i];
+    }
+
+    return mask;
+}
+
+
 void
 ngx_mail_policy_fetch_start(ngx_mail_policy_fetch_t *fetch, uint64_t mask)
 {

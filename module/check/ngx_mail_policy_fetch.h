@@ -78,6 +78,18 @@ ngx_mail_policy_fetch_t *ngx_mail_policy_fetch_create(
     ngx_mail_policy_main_conf_t *conf, ngx_mail_policy_envelope_t *envelope,
     ngx_pool_t *pool, ngx_mail_policy_fetch_t *wider);
 
+/*
+ * The same on a pool of its own, for who asks again and again; drop() ends it,
+ * if there is one, and the envelope says nothing of it any more.
+ */
+ngx_mail_policy_fetch_t *ngx_mail_policy_fetch_alone(
+    ngx_mail_policy_main_conf_t *conf, ngx_mail_policy_envelope_t *envelope);
+void ngx_mail_policy_fetch_drop(ngx_mail_policy_fetch_t **fetch);
+
+/* the lookups of a server whose keys are known by a phase */
+uint64_t ngx_mail_policy_fetch_mask(ngx_mail_policy_srv_conf_t *conf,
+    ngx_uint_t phase);
+
 /* asks for the lookups of mask */
 void ngx_mail_policy_fetch_start(ngx_mail_policy_fetch_t *fetch,
     uint64_t mask);

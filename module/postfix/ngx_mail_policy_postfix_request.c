@@ -44,7 +44,6 @@ static ngx_int_t ngx_mail_policy_postfix_sockaddr(
 static ngx_int_t ngx_mail_policy_postfix_split(ngx_pool_t *pool,
     ngx_str_t *address, ngx_str_t *local, ngx_str_t *domain);
 static ngx_int_t ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s);
-static void ngx_mail_policy_postfix_fetched(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_mail(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s);
 static void ngx_mail_policy_postfix_check(ngx_mail_policy_postfix_t *s,
@@ -391,31 +390,18 @@ ngx_mail_policy_postfix_split(ngx_pool_t *pool, ngx_str_t *address,
 static ngx_int_t
 ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s)
 {
-    uint64_t     mask;
-    ngx_uint_t   i;
-    ngx_pool_t  *pool;
+    uint64_t  mask;
 
-    ngx_mail_policy_postfix_fetched(s);
+    ngx_mail_policy_fetch_drop(&s->fetch);
 
-    mask = 0;
-
-    for (i = 0; i <= NGX_MAIL_POLICY_AT_RCPT; i++) {
-        mask |= s->conf->lookups[i];
-    }
+    mask = ngx_mail_policy_fetch_mask(s->conf, NGX_MAIL_POLICY_AT_RCPT);
 
     if (mask == 0) {
         return NGX_OK;
     }
 
-    pool = ngx_create_pool(1024, ngx_cycle->log);
-    if (pool == NULL) {
-        return NGX_ERROR;
-    }
-
-    s->fetch = ngx_mail_policy_fetch_create(s->main_conf, &s->envelope, pool,
-                                            NULL);
+    s->fetch = ngx_mail_policy_fetch_alone(s->main_conf, &s->envelope);
     if (s->fetch == NULL) {
-        ngx_destroy_pool(pool);
         return NGX_ERROR;
     }
 
@@ -426,26 +412,6 @@ ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_fetch_start(s->fetch, mask);
 
     return NGX_OK;
-}
-
-
-static void
-ngx_mail_policy_postfix_fetched(ngx_mail_policy_postfix_t *s)
-{
-    ngx_pool_t  *pool;
-
-    if (s->fetch == NULL) {
-        return;
-    }
-
-    pool = s->fetch->pool;
-
-    ngx_mail_policy_fetch_end(s->fetch);
-
-    s->fetch = NULL;
-    s->envelope.found = NULL;
-
-    ngx_destroy_pool(pool);
 }
 
 
@@ -621,7 +587,7 @@ ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s)
     ngx_str_t                          *recipient;
     ngx_mail_policy_postfix_message_t  *m;
 
-    ngx_mail_policy_postfix_fetched(s);
+    ngx_mail_policy_fetch_drop(&s->fetch);
 
     m = s->message;
     recipient = &s->envelope.recipient;
@@ -649,7 +615,7 @@ ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_check_give_back(&s->mail);
     ngx_mail_policy_check_give_back(&s->rcpt);
 
-    ngx_mail_policy_postfix_fetched(s);
+    ngx_mail_policy_fetch_drop(&s->fetch);
 
     if (s->message == NULL) {
         return;

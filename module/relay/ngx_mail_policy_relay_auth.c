@@ -352,6 +352,9 @@ ngx_mail_policy_relay_auth_cram_md5(ngx_mail_policy_relay_auth_t *a,
                 challenge->data, challenge->len, digest, &n)
            == NULL)
     {
+        /* MD5 may be forbidden */
+        ERR_clear_error();
+
         return ngx_mail_policy_relay_auth_bad(a, "CRAM-MD5, which cannot be "
                                                  "used here");
     }

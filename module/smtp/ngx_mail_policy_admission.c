@@ -28,7 +28,6 @@
 #include "ngx_mail_policy_session.h"
 
 
-static void ngx_mail_policy_session_fetched(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_admission_handler(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_admission_login_handler(void *data,
@@ -64,31 +63,18 @@ ngx_int_t
 ngx_mail_policy_session_fetch(ngx_mail_policy_session_t *s, ngx_uint_t phase,
     ngx_str_t *tried)
 {
-    uint64_t     mask;
-    ngx_uint_t   i;
-    ngx_pool_t  *pool;
+    uint64_t  mask;
 
-    ngx_mail_policy_session_fetched(s);
+    ngx_mail_policy_fetch_drop(&s->fetch);
 
-    mask = 0;
-
-    for (i = 0; i <= phase; i++) {
-        mask |= s->conf->lookups[i];
-    }
+    mask = ngx_mail_policy_fetch_mask(s->conf, phase);
 
     if (mask == 0) {
         return NGX_OK;
     }
 
-    pool = ngx_create_pool(1024, s->connection->log);
-    if (pool == NULL) {
-        return NGX_ERROR;
-    }
-
-    s->fetch = ngx_mail_policy_fetch_create(s->main_conf, &s->envelope, pool,
-                                            NULL);
+    s->fetch = ngx_mail_policy_fetch_alone(s->main_conf, &s->envelope);
     if (s->fetch == NULL) {
-        ngx_destroy_pool(pool);
         return NGX_ERROR;
     }
 
@@ -99,28 +85,6 @@ ngx_mail_policy_session_fetch(ngx_mail_policy_session_t *s, ngx_uint_t phase,
     ngx_mail_policy_fetch_start(s->fetch, mask);
 
     return NGX_OK;
-}
-
-
-/* no check waits for it */
-
-static void
-ngx_mail_policy_session_fetched(ngx_mail_policy_session_t *s)
-{
-    ngx_pool_t  *pool;
-
-    if (s->fetch == NULL) {
-        return;
-    }
-
-    pool = s->fetch->pool;
-
-    ngx_mail_policy_fetch_end(s->fetch);
-
-    s->fetch = NULL;
-    s->envelope.found = NULL;
-
-    ngx_destroy_pool(pool);
 }
 
 
@@ -265,5 +229,5 @@ ngx_mail_policy_session_dismiss(ngx_mail_policy_session_t *s)
     ngx_mail_policy_check_give_back(&s->check);
     ngx_mail_policy_check_release(&s->login_check);
     ngx_mail_policy_check_release(&s->admission);
-    ngx_mail_policy_session_fetched(s);
+    ngx_mail_policy_fetch_drop(&s->fetch);
 }

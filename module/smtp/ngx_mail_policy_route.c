@@ -46,15 +46,10 @@ ngx_int_t
 ngx_mail_policy_route_fetch(ngx_mail_policy_transaction_t *t)
 {
     uint64_t                    mask;
-    ngx_uint_t                  i;
     ngx_mail_policy_session_t  *s;
 
     s = t->session;
-    mask = 0;
-
-    for (i = 0; i <= NGX_MAIL_POLICY_AT_MAIL; i++) {
-        mask |= s->conf->lookups[i];
-    }
+    mask = ngx_mail_policy_fetch_mask(s->conf, NGX_MAIL_POLICY_AT_MAIL);
 
     if (mask == 0) {
         return NGX_OK;
