@@ -129,7 +129,7 @@ sub http_open {
         or die "nobody was chosen\n";
     my ($at) = grep { $listener{$_} == $ready } keys %listener;
 
-    return { at => $at, client => $client, 
+    return { at => $at, client => $client,
         server => scalar $ready->accept() };
 }
 
