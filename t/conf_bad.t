@@ -323,12 +323,18 @@ bad("$_ alone", "$_;", qr/invalid number of arguments in "$_" directive/)
            policy_auth policy_auth_plaintext policy_sender policy_limit
            policy_message_size
            policy_max_recipients policy_max_messages policy_bare_newline
-           policy_min_data_rate proxy_pass proxy_connect_timeout
-           proxy_final_timeout access_log log_format);
+           policy_min_data_rate policy_received policy_lookup proxy_pass
+           proxy_connect_timeout proxy_final_timeout proxy_next_upstream
+           proxy_next_upstream_tries proxy_next_upstream_timeout
+           access_log log_format map_hash_max_size map_hash_bucket_size);
+bad("$_ alone", "$_ { }", qr/invalid number of arguments in "$_" directive/)
+    for qw(upstream map geo);
 bad("$_ in a server", "server { $_ }", qr/directive is not allowed here/)
     for 'policy_zone 8m;', $REDIS, 'policy_redis_ssl_verify off;',
         'policy_redis_ssl_trusted_certificate x.crt;',
-        'policy_redis_ssl_name x;', 'map $helo $a { }';
+        'policy_redis_ssl_name x;', 'map $helo $a { }',
+        'map_hash_max_size 128;', 'map_hash_bucket_size 128;',
+        "log_format a '\$sender';";
 
 
 $t->done();

@@ -83,6 +83,25 @@ for my $case (
     [ 'proxy_protocol_version 3;', qr/invalid value "3", write "1" or "2"/ ],
     [ 'xclient off; proxy_xclient_required on;',
         qr/contradicts "xclient off": write "xclient on;" for server in/ ],
+
+    # what all of them have in common
+
+    map([ "proxy_$_ maybe;", qr/invalid value "maybe" in "proxy_$_" direc/ ],
+        qw(auth_plaintext xclient_required)),
+    map([ "proxy_$_;", qr/invalid number of arguments in "proxy_$_" direct/ ],
+        qw(auth auth_methods auth_plaintext bind protocol_version ssl
+           ssl_certificate ssl_certificate_key ssl_ciphers ssl_conf_command
+           ssl_crl ssl_name ssl_password_file ssl_protocols ssl_server_name
+           ssl_session_reuse ssl_trusted_certificate ssl_verify
+           ssl_verify_depth starttls xclient_required)),
+    map([ "proxy_$_; proxy_$_;", qr/"proxy_\w+" directive is duplicate/ ],
+        'auth_plaintext on', 'protocol_version 2', 'ssl on',
+        'ssl_certificate x', 'ssl_certificate_key x', 'ssl_ciphers HIGH',
+        'ssl_crl x', 'ssl_name x', 'ssl_server_name on',
+        'ssl_session_reuse on', 'ssl_trusted_certificate x', 'ssl_verify on',
+        'ssl_verify_depth 1', 'xclient_required on'),
+    [ "proxy_ssl_password_file $DIR/empty; proxy_ssl_password_file x;",
+        qr/"proxy_ssl_password_file" directive is duplicate/ ],
 ) {
     my ($directives, $message) = @$case;
 

@@ -75,13 +75,21 @@ my %bad = (
     "hash x y; $S;"         => qr/invalid parameter "y"/,
     "hash x consistent z; $S;" => qr/invalid number of arguments in "hash"/,
     "hash \$nobody; $S;"    => qr/unknown "nobody" variable/,
+    "hash \$status; $S;"    =>
+        qr/"hash \$status" is not known when a relay is chosen: use variab/,
     "random three; $S;"     => qr/invalid parameter "three"/,
     "random two least_time; $S;" => qr/invalid parameter "least_time"/,
     "zone u 64k; $S;"       => qr/"zone" is not needed, remove it/,
     "ip_hash; $S;"          => qr/write "hash \$client_net consistent;"/,
     "$R; $R; $S;"           => qr/"resolver" directive is duplicate/,
     "resolver x.invalid; $S;" => qr/host not found in resolver "x.invalid"/,
+    "resolver; $S;"         => qr/invalid number of arguments in "resolver"/,
     "resolver_timeout x; $S;" => qr/"x" is no time, write "resolver_timeout/,
+    "resolver_timeout; $S;" => qr/invalid number of .* "resolver_timeout"/,
+    "resolver_timeout 1; resolver_timeout 1; $S;" =>
+        qr/"resolver_timeout" directive is duplicate/,
+    "include $t->{dir}/nothing.conf;" =>
+        qr/open\(\) "\S+nothing.conf" failed/,
     'server r.invalid:25 resolve;' =>
         qr/no resolver defined to resolve names at run time in upstream "u"/,
     map({ ("health_check $_; $S;" => qr/invalid parameter "$_"/) } qw(
@@ -94,6 +102,10 @@ my %bad = (
         'keepalive_time x', 'keepalive_timeout 0'),
     "keepalive 2; keepalive 3; $S;" => qr/"keepalive" directive is duplicate/,
     "keepalive 1 2; $S;"   => qr/invalid number of arguments in "keepalive"/,
+    map({ ("$_; $_; $S;" => qr/"keepalive_\w+" directive is duplicate/) }
+        'keepalive_requests 1', 'keepalive_time 1h', 'keepalive_timeout 1m'),
+    map({ ("$_; $S;" => qr/invalid number of arguments in "$_" directive/) }
+        qw(keepalive keepalive_requests keepalive_time keepalive_timeout)),
     map({ ("$S $_;" => qr/invalid parameter "$_"/) } qw(weight=0 weight=x
         weight=65536 max_fails=x fail_timeout=x max_conns=x slow_start=x)),
     map({ ("$_ 1; $S;" => qr/"$_" in an upstream is not supported by this/) }

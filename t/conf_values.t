@@ -107,6 +107,15 @@ bad('geo with a proxy', 'geo $a { proxy 127.0.0.1; }',
     qr/"proxy" in a geo is not supported, write "set_real_ip_from 127\.0/);
 bad('geo with a recursive proxy', 'geo $a { proxy_recursive; }',
     qr/"proxy_recursive" in a geo is not supported, write "set_real_ip_fr/);
+warned("geo: $_->[0]", "geo \$a { $_->[0]; }", $_->[1])
+    for [ 'delete 10.0.0.0/8', qr/no network "10.0.0.0\/8" to delete in / ],
+        [ '10.0.0.1/8 1', qr/low address bits of 10.0.0.1\/8 are meaningl/ ],
+        [ '10.0.0.0/8 1; 10.0.0.0/8 2',
+            qr/duplicate network "10.0.0.0\/8", its value is "2" now/ ],
+        [ 'ranges; delete 10.0.0.1-10.0.0.9',
+            qr/no address range "10.0.0.1-10.0.0.9" to delete in / ],
+        [ 'ranges; 10.0.0.1-10.0.0.9 1; 10.0.0.1-10.0.0.9 2',
+            qr/duplicate range "10.0.0.1-10.0.0.9", its value is "2" now/ ];
 bad('geo in a server', 'server { geo $a { } }',
     qr/"geo" directive is not allowed here/);
 bad('geo with a route that is none',
@@ -205,6 +214,20 @@ sub server {
 
 sub whole {
     return server("policy_auth off; proxy_pass 127.0.0.1:25;\n$_[0]");
+}
+
+
+# what is taken, but not without a word
+
+sub warned {
+    my ($name, $mail, $expected) = @_;
+
+    my ($passed, $output) = $t->check_conf("mail {\n$mail\n"
+        . whole('') . "\n}\n");
+    my @warn = grep { /\[warn\]/ } split(/\n/, $output);
+
+    ok($passed && @warn == 1 && $warn[0] =~ $expected, "$name: a warning")
+        or diag($output);
 }
 
 
