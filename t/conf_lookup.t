@@ -112,6 +112,9 @@ bad('a key of itself, by a map', qr/leads back to itself/,
 bad('a key that is known at the end',
     qr/policy_lookup of "r" variable has a key that is known for the log only/,
     "$REDIS policy_lookup \$r x:\$status;");
+bad('a default that is known at the end',
+    qr/"r" variable needs what is known at the end of a transaction only, as /,
+    "$REDIS policy_lookup \$r x:\$sender \$status;");
 bad('a misspelled group as the default',
     qr/no upstream "god" and no port in "god"/,
     "$REDIS policy_lookup \$r route:\$sender god;", '$r');
