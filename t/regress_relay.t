@@ -2,7 +2,8 @@
 
 # What a second look at connections to relays found: one that is still being
 # set up when its session's next transaction comes; a relay that is asked
-# again for the same message; a silence that was not in the log.
+# again for the same message; a silence that was not in the log; connections
+# that were not kept.
 
 use strict;
 use warnings;
@@ -64,7 +65,7 @@ sub start {
     for (values %relay) {
         $_->stop();
         $_->start();
-        $_->set(map { $_ => undef } qw(greeting mail));
+        $_->set(map { $_ => undef } qw(greeting mail rcpt));
     }
 
     $relay{a}->set(%behaviour);
@@ -74,7 +75,7 @@ sub start {
 # a session whose first MAIL was refused by a limit
 
 sub session {
-    my $c = $t->session('smtp');
+    my $c = $t->session($_[0] // 'smtp');
 
     like($c->cmd('MAIL FROM:<no@example.com>'), qr/^550 /, 'a limit says no');
     $t->wait_for(sub { $relay{a}->stats()->{open} == 1 });
@@ -131,5 +132,20 @@ is(() = join('', $relay{a}->transcripts()) =~ /^C: MAIL .*<q@/mg, 1,
     'silence: not the same one again');
 like($t->error_log(), qr/\[error\] .*relay timed out/,
     'silence over a connection that was used before: an error');
+
+# who is left behind with a 4xx was not kept, as his reply was still there
+
+for my $stage ('mail', 'rcpt') {
+    start($stage => '450 4.7.1 later');
+
+    for (1, 2) {
+        $c = $t->session('next');
+        $c->send_mail('s@example.com', [ 'r@example.net' ], "x\n");
+        $c->quit();
+    }
+
+    is($relay{b}->stats()->{messages}, 2, "$stage 4xx: the next has both");
+    is($relay{a}->stats()->{total}, 1, "$stage 4xx: the first was kept");
+}
 
 $t->done();

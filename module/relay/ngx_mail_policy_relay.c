@@ -150,12 +150,12 @@ ngx_mail_policy_relay_reusable(ngx_mail_policy_relay_t *relay)
 
     /*
      * What nobody has asked for would be taken for the reply to MAIL.  At
-     * set-up a reply is due.
+     * set-up a reply is due.  In a callback its own reply is there still.
      */
 
     if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
         && ngx_queue_empty(&relay->sent)
-        && (relay->in_len
+        && (relay->in_pos < relay->in_len
             || ngx_mail_policy_relay_heard(relay)))
     {
         return 0;
@@ -505,6 +505,8 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
             return NGX_ERROR;
         }
 
+        relay->in_pos = pos + n;
+
         if (relay->stage < NGX_MAIL_POLICY_RELAY_MAIL) {
 
             /* one command at a time: nothing may follow its reply */
@@ -540,6 +542,7 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
         pos += n;
     }
 
+    relay->in_pos = 0;
     relay->in_len -= pos;
     ngx_memmove(relay->in, relay->in + pos, relay->in_len);
 

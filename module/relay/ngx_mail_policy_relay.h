@@ -216,6 +216,8 @@ typedef struct {
     size_t                             out_size;
 
     size_t                             in_len;
+    size_t                             in_pos;    /* so many of these are
+                                                     handled */
     u_char                             in[NGX_MAIL_POLICY_RELAY_BUFFER];
 
     ngx_mail_policy_keep_t            *keep;      /* NULL: not to be kept */
