@@ -18,7 +18,8 @@ use MailPolicy;
 use MailPolicy::Async;
 
 my $t = MailPolicy->new();
-my %relay = map { $_ => $t->run_relay(name => $_) } qw(a b);
+my %relay = map { $_ => $t->run_relay(name => $_,
+    users => { edge => 'secret' }) } qw(a b);
 
 $t->conf(<<'EOF');
 mail {
@@ -51,6 +52,14 @@ mail {
         protocol             smtp;
         proxy_pass           relays;
         proxy_next_upstream  4xx;
+    }
+
+    server {
+        listen                127.0.0.1:%%PORT_login%%;
+        protocol              smtp;
+        proxy_pass            relays;
+        proxy_auth            edge secret;
+        proxy_auth_plaintext  on;
     }
 }
 EOF
@@ -147,5 +156,17 @@ for my $stage ('mail', 'rcpt') {
     is($relay{b}->stats()->{messages}, 2, "$stage 4xx: the next has both");
     is($relay{a}->stats()->{total}, 1, "$stage 4xx: the first was kept");
 }
+
+# one that is to log in before mail was of no use until it had
+
+start(greeting => { delay => 0.5, then => 'ok' },
+    extensions => [ 'PIPELINING', 'AUTH PLAIN' ]);
+$c = session('login');
+like($c->cmd('MAIL FROM:<no@example.com>'), qr/^550 /, 'login: a limit again');
+like($c->cmd('MAIL FROM:<s@example.com>'), qr/^250 /, 'login: then not');
+is($relay{a}->stats()->{total}, 1, 'login: by one connection');
+is(() = join('', $relay{a}->transcripts()) =~ /^C: AUTH /mg, 1,
+    'login: which has logged in');
+$c->quit();
 
 $t->done();

@@ -208,9 +208,11 @@ ngx_mail_policy_keep_again(ngx_mail_policy_relay_t *relay,
         return 0;
     }
 
-    /* he may have logged in meanwhile */
+    /* he may have logged in meanwhile; at set-up there is time for it */
 
-    if (!relay->logged_in && ngx_mail_policy_relay_auth_needed(relay)) {
+    if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL && !relay->logged_in
+        && ngx_mail_policy_relay_auth_needed(relay))
+    {
         return 0;
     }
 
