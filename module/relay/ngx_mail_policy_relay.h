@@ -233,6 +233,8 @@ typedef struct {
     unsigned                           in_transaction:1; /* MAIL was sent */
     unsigned                           in_body:1; /* from 354 or chunks() to
                                                      final() */
+    unsigned                           secret:1;  /* out may have a password
+                                                     in it: is wiped */
     unsigned                           listening:1; /* for chunks' replies */
     unsigned                           logged_in:1;
     unsigned                           trusted:1; /* TLS, as it should be */

@@ -573,6 +573,8 @@ ngx_mail_policy_relay_auth_say(ngx_mail_policy_relay_auth_t *a, u_char *data,
         return NGX_ERROR;
     }
 
+    a->relay->secret = 1;
+
     from.data = data;
     from.len = len;
     to.data = p;

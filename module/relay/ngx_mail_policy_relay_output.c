@@ -111,18 +111,19 @@ ngx_mail_policy_relay_output_free(ngx_mail_policy_relay_t *relay)
         relay->out = NULL;
     }
 
+    relay->secret = 0;
     relay->out_len = 0;
     relay->out_sent = 0;
     relay->out_size = 0;
 }
 
 
-/* there may be a password in it */
+/* whatever stage it is by now: a relay may answer what it has not read yet */
 
 static void
 ngx_mail_policy_relay_output_wipe(ngx_mail_policy_relay_t *relay)
 {
-    if (relay->stage == NGX_MAIL_POLICY_RELAY_AUTH) {
+    if (relay->secret) {
         ngx_explicit_memzero(relay->out, relay->out_size);
     }
 
