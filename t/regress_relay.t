@@ -3,7 +3,7 @@
 # What a second look at connections to relays found: one that is still being
 # set up when its session's next transaction comes; a relay that is asked
 # again for the same message; a silence that was not in the log; connections
-# that were not kept.
+# that were not kept; an answer of our own that was told as the relay's.
 
 use strict;
 use warnings;
@@ -24,7 +24,8 @@ my %relay = map { $_ => $t->run_relay(name => $_,
 $t->conf(<<'EOF');
 mail {
     server_name    edge.example.com;
-    access_log     off;
+    log_format     tries  '$upstream_status';
+    access_log     %%DIR%%/tries.log tries;
     policy         on;
     policy_auth    off;
     proxy_timeout  2s;
@@ -168,5 +169,27 @@ is($relay{a}->stats()->{total}, 1, 'login: by one connection');
 is(() = join('', $relay{a}->transcripts()) =~ /^C: AUTH /mg, 1,
     'login: which has logged in');
 $c->quit();
+
+# what is missing there: it is us who say so
+
+start();
+$_->set(extensions => [ 'PIPELINING', '8BITMIME' ]) for values %relay;
+$t->session('smtp')->send_mail('s@example.com', [ 'r@example.net' ], "x\n");
+my @clients = map { $t->session('smtp') } 1, 2;
+$relay{a}->stop();
+$relay{a}->start();
+$relay{a}->set(extensions => [ 'PIPELINING' ]);
+
+for (@clients) {
+    $_->send_mail('s@example.com', [ 'r@example.net' ], "x\n",
+        parameters => 'BODY=8BITMIME');
+    $_->quit();
+}
+
+is($relay{b}->stats()->{messages}, 2, 'no 8BITMIME: the next has both');
+is($relay{a}->stats()->{total}, 1, 'no 8BITMIME: the first was kept');
+$t->wait_for(sub { $t->read_file("$t->{dir}/tries.log") =~ /(?:^-, 250\n){2}/m });
+like($t->read_file("$t->{dir}/tries.log"), qr/^-, 250\n-, 250\n\z/m,
+    'no 8BITMIME: $upstream_status says that the relay said nothing');
 
 $t->done();

@@ -225,7 +225,10 @@ ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
 
     t = s->transaction;
 
-    ngx_mail_policy_record_tried(&t->record, reply->code);
+    /* what it is not able to do, it was not asked for */
+
+    ngx_mail_policy_record_tried(&t->record,
+                                 s->relay->unable ? 0 : reply->code);
 
     switch (stage) {
 
