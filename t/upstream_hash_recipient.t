@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # hash with what comes with RCPT: the relay is chosen then, by the first
-# recipient, and always the same one for it.
+# recipient, and always the same one for it.  Behind another method the key is
+# forgotten.
 
 use strict;
 use warnings;
@@ -31,9 +32,22 @@ mail {
         server  127.0.0.1:%%PORT_b%%;
     }
 
+    upstream random {
+        hash    $lower;
+        random;
+        server  127.0.0.1:%%PORT_a%%;
+        server  127.0.0.1:%%PORT_b%%;
+    }
+
     server {
         listen    127.0.0.1:%%PORT_smtp%%;
         protocol  smtp;
+    }
+
+    server {
+        listen      127.0.0.1:%%PORT_random%%;
+        protocol    smtp;
+        proxy_pass  random;
     }
 }
 EOF
@@ -60,5 +74,14 @@ is(join(' ', grep { keys %{ $where{$_} } > 1 } sort keys %where), '',
 cmp_ok(scalar(grep { $where{$_}{a} } keys %where), '>', 2,
     'some at the one');
 cmp_ok(scalar(grep { $where{$_}{b} } keys %where), '>', 2, 'others at the other');
+
+# at MAIL, as for any other group without a key
+
+$_->stop(), $_->start() for values %relay;
+$c = $t->session('random');
+$c->cmd('MAIL FROM:<a@example.com>');
+is($relay{a}->stats()->{open} + $relay{b}->stats()->{open}, 1,
+    'hash; random; a relay is asked before a recipient is known');
+$c->quit();
 
 $t->done();

@@ -134,7 +134,8 @@ static char *
 ngx_mail_policy_upstream_hash(ngx_conf_t *cf,
     ngx_mail_policy_upstream_t *upstream)
 {
-    ngx_str_t  *value;
+    ngx_str_t                *value;
+    ngx_mail_policy_value_t  *key;
 
     value = cf->args->elts;
 
@@ -144,11 +145,10 @@ ngx_mail_policy_upstream_hash(ngx_conf_t *cf,
         return ngx_mail_policy_upstream_invalid(cf, &value[2]);
     }
 
-    upstream->key = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_value_t));
+    key = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_value_t));
 
-    if (upstream->key == NULL
-        || ngx_mail_policy_value_compile(cf, &value[1], upstream->key)
-           != NGX_OK)
+    if (key == NULL
+        || ngx_mail_policy_value_compile(cf, &value[1], key) != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -157,6 +157,8 @@ ngx_mail_policy_upstream_hash(ngx_conf_t *cf,
                                     cf->args->nelts == 3
                                     ? NGX_MAIL_POLICY_CONSISTENT
                                     : NGX_MAIL_POLICY_HASH);
+    upstream->key = key;
+
     return NGX_CONF_OK;
 }
 
@@ -195,6 +197,7 @@ ngx_mail_policy_upstream_method(ngx_conf_t *cf,
     }
 
     upstream->method = method;
+    upstream->key = NULL;
 }
 
 
