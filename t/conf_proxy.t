@@ -61,6 +61,8 @@ for my $case (
 
     [ 'proxy_auth edge;', qr/write "proxy_auth edge file:\/path;"/ ],
     [ "$SSL proxy_auth '' x;", qr/invalid name ""/ ],
+    [ "$SSL proxy_auth ' edge' x;", qr/" edge" .*write "proxy_auth name file:/ ],
+    [ "$SSL proxy_auth edge file:;", qr/no file .*"proxy_auth edge file:\/path;"/ ],
     [ "$SSL proxy_auth edge '';", qr/the password of "proxy_auth edge" is e/ ],
     [ "$SSL proxy_auth edge file:$DIR/none;", qr/open\(\) "\S+none" failed/ ],
     [ "$SSL proxy_auth edge file:$DIR/empty;", qr/password of .* is empty/ ],

@@ -42,14 +42,24 @@ ngx_mail_policy_relay_login(ngx_conf_t *cf)
 
     if (!mpol_identity_valid(value[1].data, value[1].len)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid name \"%V\" in \"proxy_auth\"",
-                           &value[1]);
+                           "invalid name \"%V\" in \"proxy_auth\", write "
+                           "\"proxy_auth name file:/path;\", the name in "
+                           "UTF-8, without a space at either end, at most "
+                           "%d octets", &value[1], MPOL_IDENTITY_MAX);
         return NULL;
     }
 
-    if (value[2].len > 5 && ngx_strncmp(value[2].data, "file:", 5) == 0) {
+    if (value[2].len >= 5 && ngx_strncmp(value[2].data, "file:", 5) == 0) {
         file.data = value[2].data + 5;
         file.len = value[2].len - 5;
+
+        if (file.len == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "no file in \"proxy_auth %V file:\", write "
+                               "\"proxy_auth %V file:/path;\"",
+                               &value[1], &value[1]);
+            return NULL;
+        }
 
         if (ngx_mail_policy_relay_login_file(cf, &file, &login->password)
             != NGX_OK)
