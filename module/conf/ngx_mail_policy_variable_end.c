@@ -173,12 +173,12 @@ ngx_mail_policy_variable_tries(ngx_pool_t *pool,
 
     ngx_str_null(out);
 
-    if (envelope->record == NULL || envelope->record->tries == NULL) {
+    if (envelope->record == NULL || envelope->record->tries.nelts == 0) {
         return NGX_OK;
     }
 
-    try = envelope->record->tries->elts;
-    n = envelope->record->tries->nelts;
+    try = envelope->record->tries.elts;
+    n = envelope->record->tries.nelts;
     len = 0;
 
     for (i = 0; i < n; i++) {

@@ -63,7 +63,8 @@ struct ngx_mail_policy_record_s {
     uint64_t                    used;
     uint64_t                    max;
     uint64_t                    retry;  /* seconds */
-    ngx_array_t                *tries;        /* ..._try_t; NULL: none */
+    ngx_array_t                 tries;        /* ..._try_t */
+    ngx_mail_policy_try_t       first;        /* ... room for one of them */
     ngx_str_t                   upstream;     /* the group, and ... */
     ngx_str_t                   relay;        /* ... address:port of the last
                                                  one */
@@ -75,9 +76,9 @@ struct ngx_mail_policy_record_s {
 
 
 /*
- * A relay is asked; names are copied to pool.  Its try lasts until the next
- * one begins, or until tried() is told that it was lost (status 0).  Each
- * reply of it may be told: the last one stands.
+ * A relay is asked; names that may be gone before are copied to pool.  Its try
+ * lasts until the next one begins, or until tried() is told that it was lost
+ * (status 0).  Each reply of it may be told: the last one stands.
  */
 void ngx_mail_policy_record_try(ngx_mail_policy_record_t *record,
     ngx_pool_t *pool, ngx_mail_policy_upstream_t *upstream,

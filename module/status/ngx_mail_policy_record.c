@@ -10,8 +10,10 @@
  *
  *     try -> tried ... -> (try -> tried ...)
  *
- * A name is copied, as a relay that the DNS names no more may be gone before
- * the transaction is.  Without memory the log lacks a try, and no more.
+ * A name is copied where a relay that the DNS names no more, or a group that
+ * is made at run time, may be gone before the transaction is.  Most
+ * transactions ask one relay of the configuration: that takes no memory.
+ * Without memory the log lacks a try, and no more.
  */
 
 
@@ -23,8 +25,7 @@
 
 static ngx_mail_policy_try_t *ngx_mail_policy_record_add(
     ngx_mail_policy_record_t *record, ngx_pool_t *pool);
-static void ngx_mail_policy_record_name(ngx_pool_t *pool, ngx_str_t *from,
-    ngx_str_t *to);
+static void ngx_mail_policy_record_name(ngx_pool_t *pool, ngx_str_t *name);
 
 
 void
@@ -33,8 +34,13 @@ ngx_mail_policy_record_try(ngx_mail_policy_record_t *record, ngx_pool_t *pool,
 {
     ngx_mail_policy_try_t  *try;
 
-    ngx_mail_policy_record_name(pool, &upstream->name, &record->upstream);
-    ngx_mail_policy_record_name(pool, &peer->name, &record->relay);
+    record->upstream = upstream->name;
+    record->relay = peer->name;
+
+    if (upstream->dynamic || peer->pool) {
+        ngx_mail_policy_record_name(pool, &record->upstream);
+        ngx_mail_policy_record_name(pool, &record->relay);
+    }
 
     try = ngx_mail_policy_record_add(record, pool);
     if (try == NULL) {
@@ -51,50 +57,45 @@ ngx_mail_policy_record_try(ngx_mail_policy_record_t *record, ngx_pool_t *pool,
 static ngx_mail_policy_try_t *
 ngx_mail_policy_record_add(ngx_mail_policy_record_t *record, ngx_pool_t *pool)
 {
+    ngx_array_t            *tries;
     ngx_mail_policy_try_t  *last;
 
-    if (record->tries == NULL) {
-        record->tries = ngx_array_create(pool, 1,
-                                         sizeof(ngx_mail_policy_try_t));
-        if (record->tries == NULL) {
-            return NULL;
-        }
+    tries = &record->tries;
+
+    if (tries->nelts == 0) {
+        tries->elts = &record->first;
+        tries->nelts = 1;
+        tries->size = sizeof(ngx_mail_policy_try_t);
+        tries->nalloc = 1;
+        tries->pool = pool;
+
+        return tries->elts;
     }
 
-    if (record->tries->nelts == 0) {
-        return ngx_array_push(record->tries);
-    }
-
-    last = record->tries->elts;
-    last += record->tries->nelts - 1;
+    last = tries->elts;
+    last += tries->nelts - 1;
 
     if (!last->ended) {
         last->time = ngx_current_msec - last->start;
         last->ended = 1;
     }
 
-    if (record->tries->nelts == NGX_MAIL_POLICY_LOG_TRIES) {
+    if (tries->nelts == NGX_MAIL_POLICY_LOG_TRIES) {
         return last;
     }
 
-    return ngx_array_push(record->tries);
+    return ngx_array_push(tries);
 }
 
 
 static void
-ngx_mail_policy_record_name(ngx_pool_t *pool, ngx_str_t *from, ngx_str_t *to)
+ngx_mail_policy_record_name(ngx_pool_t *pool, ngx_str_t *name)
 {
-    u_char  *p;
+    name->data = ngx_pstrdup(pool, name);
 
-    p = ngx_pstrdup(pool, from);
-
-    if (p == NULL) {
-        ngx_str_null(to);
-        return;
+    if (name->data == NULL) {
+        name->len = 0;
     }
-
-    to->data = p;
-    to->len = from->len;
 }
 
 
@@ -104,12 +105,12 @@ ngx_mail_policy_record_tried(ngx_mail_policy_record_t *record,
 {
     ngx_mail_policy_try_t  *last;
 
-    if (record->tries == NULL || record->tries->nelts == 0) {
+    if (record->tries.nelts == 0) {
         return;
     }
 
-    last = record->tries->elts;
-    last += record->tries->nelts - 1;
+    last = record->tries.elts;
+    last += record->tries.nelts - 1;
 
     last->status = status;
     last->time = ngx_current_msec - last->start;
