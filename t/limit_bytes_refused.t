@@ -12,8 +12,8 @@ use lib "$FindBin::Bin/../tests/lib";
 use Test::More;
 
 use MailPolicy;
-use MailPolicy::Bytes qw(octets mail data bdat @to);
-use MailPolicy::Limits qw(is_used lasting);
+use MailPolicy::Bytes qw(relays run_edge is_charged octets mail data bdat @to);
+use MailPolicy::Limits qw(lasting);
 
 # whether shared memory is tried, too
 use constant LOCAL => 1;
@@ -21,12 +21,7 @@ use constant LOCAL => 1;
 my $t = MailPolicy->new();
 my $redis = $t->run_redis();
 
-my @offers = ('PIPELINING', '8BITMIME', 'SIZE', 'ENHANCEDSTATUSCODES');
-my %relay = (
-    data => $t->run_relay(name => 'data', extensions => [ @offers ]),
-    bdat => $t->run_relay(name => 'bdat', extensions => [ @offers, 'CHUNKING',
-        'BINARYMIME' ]),
-);
+my %relay = relays($t);
 
 # port => [ relay, limits and more ]; the first limit is called like it
 
@@ -49,26 +44,8 @@ my %servers = (
 sub configure {
     my ($store, $line) = @_;
 
-    my $servers = join('', map { <<"EOF" } sort keys %servers);
-    server {
-        listen        127.0.0.1:%%PORT_${store}_$_%%;
-        protocol      smtp;
-        proxy_pass    127.0.0.1:%%PORT_$servers{$_}[0]%%;
-        policy_limit  $_ $servers{$_}[1];
-    }
-EOF
-
-    $t->conf($store, <<"EOF");
-mail {
-    $line
-    policy               on;
-    policy_auth          off;
-    policy_message_size  200k;
-    access_log           %%DIR%%/$store.access.log;
-    $servers
-}
-EOF
-    $t->run_nginx($store);
+    run_edge($t, $store, \%servers,
+        "$line\n    access_log %%DIR%%/$store.access.log;");
 }
 
 
@@ -84,15 +61,12 @@ sub session {
 # what is charged to a limit: octets, and messages if they are told
 
 sub charged {
-    my ($text, $limit, $bytes, $messages, $key) = @_;
+    my ($text, @charged) = @_;
 
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-    return if $store eq 'local';
-
-    is_used($redis, "$name: $text: charged", $limit, $key // 'a@example.com',
-        timeout => 5, bytes => $bytes,
-        defined $messages ? (messages => $messages) : ());
+    is_charged($redis, "$name: $text: charged", @charged)
+        if $store ne 'local';
 }
 
 

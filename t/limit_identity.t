@@ -14,7 +14,7 @@ use Digest::SHA qw(sha256_hex);
 use Test::More;
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one);
+use MailPolicy::Limits qw(codes lasting logged_in send_one used_keys);
 
 my $t = MailPolicy->new();
 my $redis = $t->run_redis();
@@ -56,21 +56,7 @@ EOF
 $t->run_nginx();
 
 
-sub session {
-    my ($where, $login) = @_;
-
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo();
-
-    if (defined $login) {
-        my $reply = $c->auth_plain($login, 'secret');
-        return $reply unless $reply =~ /^235/;
-    }
-
-    return $c;
-}
+sub session { return logged_in($t, @_) }
 
 
 # as keys have it
@@ -80,11 +66,6 @@ sub user {
     $redis->cmd('HSET', 'mail:user:{' . escaped($_[0]) . '}',
         'password', $hash);
 }
-
-# used keys, without the prefix
-sub used_keys { return map { s/^mail:used://r } $redis->keys('mail:used:*') }
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 # odd logins: one key each, and each is at its own limit
@@ -112,7 +93,7 @@ for my $login (@odd) {
 }
 
 cmp_ok(scalar keys %expected, '>=', 20, 'RED-1 most of them are logins');
-is_deeply([ grep { /^odd:/ } used_keys() ], [ sort keys %expected ],
+is_deeply([ grep { /^odd:/ } used_keys($redis) ], [ sort keys %expected ],
     'RED-1 RED-2 one key each');
 
 for my $login ("a\r\nSET pwned 1", "a\0b", "a\tb", "a\x7f", "\xff\xfe", '') {

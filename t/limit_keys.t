@@ -13,7 +13,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one used wait_used);
+use MailPolicy::Limits qw(codes lasting logged_in send_one used used_keys
+    wait_used);
 
 my $t = MailPolicy->new();
 my $redis = $t->run_redis();
@@ -97,27 +98,7 @@ EOF
 $t->run_nginx();
 
 
-sub session {
-    my ($where, $login) = @_;
-
-    my $c = $t->client($where);
-
-    $c->greeting();
-    $c->ehlo();
-
-    if (defined $login) {
-        my $reply = $c->auth_plain($login, 'secret');
-        return $reply unless $reply =~ /^235/;
-    }
-
-    return $c;
-}
-
-
-# used keys, without the prefix
-sub used_keys { return map { s/^mail:used://r } $redis->keys('mail:used:*') }
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
+sub session { return logged_in($t, @_) }
 
 
 # every variable
@@ -139,7 +120,7 @@ my @all = sort(
     'with:{from:sales@example.com}',
 );
 
-is_deeply([ used_keys() ], \@all,
+is_deeply([ used_keys($redis) ], \@all,
     'a counter for each variable, in lower case');
 is_deeply([ map { /^(\w+):\{(.*)\}$/; used($redis, $1, $2) } @all ],
     [ (1) x @all ], 'one message in each');
@@ -147,7 +128,7 @@ is_deeply([ map { /^(\w+):\{(.*)\}$/; used($redis, $1, $2) } @all ],
 # the null sender has no counter
 
 like(send_one($c, '<>', 'bob@example.net'), qr/^250 /, 'the null sender');
-is_deeply([ used_keys() ], \@all, 'no counter for the null sender');
+is_deeply([ used_keys($redis) ], \@all, 'no counter for the null sender');
 is_deeply([ map { /^(\w+):\{(.*)\}$/; "$1 " . used($redis, $1, $2) } @all ],
     [ 'addr 2', 'both 2', 'domain 1', 'net 2', 'sender 1', 'to 2', 'to 1',
       'user 2', 'with 1' ], 'but in the others it counts');
@@ -176,7 +157,7 @@ is(join(', ', map { from($_) } '2001:db8::1', '2001:db8::ffff:1:2:3',
         '2001:db8:0:1::1', '2001:db8:0:0:1:2:3:4'),
     '250 2.0.0, 250 2.0.0, 250 2.0.0, 450 4.7.1',
     '$client_net: an IPv6 /64 each');
-is_deeply([ grep { /^net/ } used_keys() ], [ 'net:{127.0.0.1}',
+is_deeply([ grep { /^net/ } used_keys($redis) ], [ 'net:{127.0.0.1}',
     map { "nets:{$_}" } '192.0.2.1', '192.0.2.2', '2001:db8:0:1::/64',
         '2001:db8::/64' ], '$client_net: the keys');
 

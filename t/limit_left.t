@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one used);
+use MailPolicy::Limits qw(codes lasting send_one used);
 
 # the same without policy_redis: what counts there is policy_zone
 use constant LOCAL => 1;
@@ -129,8 +129,6 @@ sub limits {
 }
 
 sub offered { return limits(session($_[0])->ehlo()) }
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 for my $store ('redis', LOCAL ? 'local' : ()) {

@@ -14,7 +14,7 @@ use lib "$FindBin::Bin/../tests/lib";
 use Test::More;
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one used);
+use MailPolicy::Limits qw(codes lasting send_one used);
 
 my $t = MailPolicy->new();
 my $redis = $t->run_redis();
@@ -134,9 +134,6 @@ sub charged_by {
     return join(' ', map { ($used->{$_} // '') =~ /^w \d+ (\d+) (\S)/
         ? "$2$1" : '-' } @UNITS);
 }
-
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 # Every set of levels, another one for each unit at the same time: the most

@@ -15,7 +15,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one used);
+use MailPolicy::Limits qw(codes lasting send_one used);
 
 use constant CACHE  => 1;
 use constant MARGIN => 3;               # the machine may be busy
@@ -64,8 +64,6 @@ sub session {
 
 sub said { my ($name, $text) = @_; return scalar(() =
     $t->read_file("$name.log") =~ /$text/g) }
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 # What Redis is asked, but by scripts: a socket that has said MONITOR.

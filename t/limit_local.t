@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(send_one);
+use MailPolicy::Limits qw(codes send_one);
 use MailPolicy::Process qw(fork_server wait_exit);
 
 use constant CLIENTS  => 8;
@@ -64,9 +64,6 @@ sub session {
 
     return $t->session($where);
 }
-
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 # All clients at once, each message in a session of its own, or all in one:

@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting send_one used);
+use MailPolicy::Limits qw(codes lasting send_one used);
 
 # whether shared memory is tried, too
 use constant LOCAL => 1;
@@ -135,8 +135,6 @@ sub charged {
     is($used->(), $expected, "$name: $text: charged");
 }
 
-
-sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 my $mail = 'MAIL FROM:<a@example.com>';
 

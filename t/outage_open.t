@@ -14,10 +14,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(is_used lasting send_one store_away store_back
-    thinking used);
-
-use constant BACK => 2;
+use MailPolicy::Limits qw(BACK is_told lasting send_one store_away store_back
+    used);
 
 my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay', store => 0);
@@ -72,14 +70,10 @@ EOF
 $t->run_nginx();
 
 
-# within what an outage may take to be told
-
 sub charged {
-    my ($what, $limit, $key, %expected) = @_;
-
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-    is_used($redis, $what, $limit, $key, timeout => BACK + 0.5, %expected);
+    is_told($redis, @_);
 }
 
 

@@ -14,10 +14,9 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(is_used lasting send_one store_away store_back
-    thinking used);
+use MailPolicy::Limits qw(BACK is_told kill_workers lasting send_one store_away
+    store_back thinking used);
 
-use constant BACK => 2;
 use constant MANY => $ENV{TEST_OUTAGE_KEYS} || 1000;
 
 my $t = MailPolicy->new();
@@ -46,14 +45,10 @@ EOF
 $t->run_nginx();
 
 
-# within what an outage may take to be told
-
 sub charged {
-    my ($what, $limit, $key, %expected) = @_;
-
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-    is_used($redis, $what, $limit, $key, timeout => BACK + 0.5, %expected);
+    is_told($redis, @_);
 }
 
 
@@ -76,11 +71,7 @@ for my $how ('reload', 'kill') {
         ok($t->reload(), 'reload: it is');
 
     } else {
-        my @pids = $t->worker_pids();
-        $t->allow(qr/worker process \d+ exited on signal 9/);
-        kill('KILL', @pids);
-        ok($t->wait_for(sub { my %new = map { $_ => 1 } $t->worker_pids();
-            keys %new == 2 && !grep { $new{$_} } @pids }), 'kill: new ones');
+        ok(kill_workers($t), 'kill: new ones');
     }
 
     my $c = session();

@@ -13,7 +13,7 @@ use lib "$FindBin::Bin/../tests/lib";
 
 use MailPolicy::Port qw(free_port);
 use MailPolicy::Redis;
-use MailPolicy::Scripts qw(own used);
+use MailPolicy::Scripts qw(own used messages bytes session failure);
 
 
 use constant {
@@ -72,31 +72,6 @@ sub fresh {
 
     $redis->cmd('DEL', $_) for grep { !/^mail:limit:/ } $redis->keys();
     return charge(0, @limits);
-}
-
-
-sub messages {
-    my ($count, $amount) = @_;
-    return [ 'messages', 'window', $count, 64_000_000, 0, $amount // 1 ];
-}
-
-
-sub bytes {
-    my ($count, $amount) = @_;
-    return [ 'bytes', 'bucket', $count, 64_000_000, $count, $amount // 1 ];
-}
-
-
-sub session {
-    my ($count, $lease, $amount) = @_;
-    return [ 'sessions', 'window', $count, 60_000_000, 0, $amount // 1,
-        $lease ];
-}
-
-
-sub failure {
-    my ($count, $tags) = @_;
-    return [ 'auth_failures', 'window', $count, 3_600_000_000, 0, 1, $tags ];
 }
 
 

@@ -1,13 +1,70 @@
 package MailPolicy::Bytes;
 
-# Messages whose octets a limit counts, by DATA and by chunks.
+# Messages whose octets a limit counts, by DATA and by chunks; an edge that
+# does, and what is charged then.
 
 use strict;
 use warnings;
 
 use Exporter qw(import);
 
-our @EXPORT_OK = qw(octets mail data bdat @to);
+use MailPolicy::Limits qw(is_used);
+
+our @EXPORT_OK = qw(relays run_edge is_charged octets mail data bdat @to);
+
+
+# one that has DATA only, and one that has chunks
+
+sub relays {
+    my ($t) = @_;
+
+    my @offers = ('PIPELINING', '8BITMIME', 'SIZE', 'ENHANCEDSTATUSCODES');
+
+    return (
+        data => $t->run_relay(name => 'data', extensions => [ @offers ]),
+        bdat => $t->run_relay(name => 'bdat', extensions => [ @offers,
+            'CHUNKING', 'BINARYMIME' ]),
+    );
+}
+
+
+# an nginx for a store; servers: port => [ relay, limits and more ]
+
+sub run_edge {
+    my ($t, $store, $servers, $lines) = @_;
+
+    my $blocks = join('', map { <<"EOF" } sort keys %$servers);
+    server {
+        listen        127.0.0.1:%%PORT_${store}_$_%%;
+        protocol      smtp;
+        proxy_pass    127.0.0.1:%%PORT_$servers->{$_}[0]%%;
+        policy_limit  $_ $servers->{$_}[1];
+    }
+EOF
+
+    $t->conf($store, <<"EOF");
+mail {
+    $lines
+    policy               on;
+    policy_auth          off;
+    policy_message_size  200k;
+$blocks
+}
+EOF
+    $t->run_nginx($store);
+}
+
+
+# in Redis, within a moment: octets, and messages if they are told
+
+sub is_charged {
+    my ($redis, $what, $limit, $bytes, $messages, $key) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    is_used($redis, $what, $limit, $key // 'a@example.com', timeout => 5,
+        bytes => $bytes, defined $messages ? (messages => $messages) : ());
+}
 
 
 # a body of so many octets

@@ -10,8 +10,11 @@ use Exporter qw(import);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(used wait_used is_used lasting send_one thinking store_away
-    store_back);
+our @EXPORT_OK = qw(used wait_used is_used is_told used_keys lasting codes
+    send_one logged_in thinking store_away store_back kill_workers BACK);
+
+# seconds until what was counted in an outage is in Redis
+use constant BACK => 2;
 
 
 # What is charged to a window: the sum of its slots.  Nothing is released in
@@ -76,6 +79,26 @@ sub is_used {
 }
 
 
+# the same, within what an outage may take to be told
+
+sub is_told {
+    my ($redis, $what, $limit, $key, %expected) = @_;
+
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+    is_used($redis, $what, $limit, $key, timeout => BACK + 0.5, %expected);
+}
+
+
+# the keys of counters, without the prefix
+
+sub used_keys {
+    my ($redis) = @_;
+
+    return map { s/^mail:used://r } $redis->keys('mail:used:*');
+}
+
+
 # counters that would stay for ever
 
 sub lasting {
@@ -127,6 +150,44 @@ sub store_back {
         "$what: both workers are back");
     return $since;
 }
+
+
+# both workers are killed: true as soon as there are two others
+
+sub kill_workers {
+    my ($t) = @_;
+
+    my @pids = $t->worker_pids();
+
+    $t->allow(qr/worker process \d+ exited on signal 9/);
+    kill('KILL', @pids);
+
+    return $t->wait_for(sub {
+        my %new = map { $_ => 1 } $t->worker_pids();
+        return keys %new == 2 && !grep { $new{$_} } @pids;
+    });
+}
+
+
+# a session, with a login if there is one; or the reply, if that fails
+
+sub logged_in {
+    my ($t, $where, $login) = @_;
+
+    my $c = $t->session($where);
+
+    if (defined $login) {
+        my $reply = $c->auth_plain($login, 'secret');
+        return $reply unless $reply =~ /^235/;
+    }
+
+    return $c;
+}
+
+
+# what replies have in front
+
+sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 # one message to one or more recipients: the reply that decided it

@@ -8,8 +8,8 @@ use warnings;
 
 use Exporter qw(import);
 
-our @EXPORT_OK = qw(used own lease failed exempt merged charge_args
-    back_args);
+our @EXPORT_OK = qw(used own lease failed exempt merged messages bytes session
+    failure charge_args back_args);
 
 use constant TIME => "redis.call('TIME')";
 
@@ -70,6 +70,33 @@ sub lease  { return "mail:lease:$_[0]:{u}" }
 sub failed { return "mail:failed:$_[0]:{u}" }
 sub exempt { return "mail:exempt:$_[0]:{u}" }
 sub merged { return "mail:merged:$_[0]:{u}" }
+
+
+# units of a limit as charge() takes them
+
+sub messages {
+    my ($count, $amount) = @_;
+    return [ 'messages', 'window', $count, 64_000_000, 0, $amount // 1 ];
+}
+
+
+sub bytes {
+    my ($count, $amount) = @_;
+    return [ 'bytes', 'bucket', $count, 64_000_000, $count, $amount // 1 ];
+}
+
+
+sub session {
+    my ($count, $lease, $amount) = @_;
+    return [ 'sessions', 'window', $count, 60_000_000, 0, $amount // 1,
+        $lease ];
+}
+
+
+sub failure {
+    my ($count, $tags) = @_;
+    return [ 'auth_failures', 'window', $count, 3_600_000_000, 0, 1, $tags ];
+}
 
 
 # Both take [ limit, unit, unit... ]..., a unit being [ name, kind, count,
