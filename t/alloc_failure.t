@@ -20,7 +20,7 @@ use Test::More;
 
 use MailPolicy;
 use MailPolicy::FailAlloc;
-use MailPolicy::FailAlloc::Player;
+use MailPolicy::FailAlloc::Player qw(rcpts chunk connected wait_connected);
 use MailPolicy::Limits qw(lasting);
 
 my $t = MailPolicy->new();
@@ -165,29 +165,16 @@ my @AGAIN = [ "MAIL FROM:<t%ID%\@example.com>\r\n", $RCPT, "DATA\r\n" ];
 sub login { return map { [ "$_\r\n" ] } 'AUTH LOGIN',
     map { encode_base64($_, '') } 'alice@example.com', 'secret' }
 
-sub rcpts { my ($n, $domain) = @_;
-    return map { "RCPT TO:<r$_\@$domain>\r\n" } 1 .. $n }
-
-sub chunk { my ($octets, $last) = @_;
-    my $len = length($octets =~ s/%ID%/123456/r);
-    return "BDAT $len" . ($last ? ' LAST' : '') . "\r\n$octets" }
-
 my @CHUNKS = (chunk("Subject: %ID%\r\n\r\n.\r"), chunk("\n..\r\nx"),
     chunk("\r\n", 1));
 my $HALF = 'x' x 9000;
 
-# nginx' connections to Redis, of which there is one
+# nginx' connection to Redis, of which there is one
 
-sub redis_connections {
-    return grep { / cmd=(?!client|NULL)/ }
-        split /\n/, $redis->cmd('CLIENT', 'LIST');
-}
-
-# as far as it comes back
-sub wait_redis { $t->wait_for(\&redis_connections, 3) }
+sub wait_redis { wait_connected($t, $redis) }
 
 sub cut_redis { $redis->cmd('CLIENT', 'KILL', 'ID', /^id=(\d+)/)
-    for redis_connections() }
+    for connected($redis) }
 
 # name, server, groups of commands, further of a script
 my @SCRIPTS = (

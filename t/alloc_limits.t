@@ -15,7 +15,7 @@ use Test::More;
 
 use MailPolicy;
 use MailPolicy::FailAlloc;
-use MailPolicy::FailAlloc::Player;
+use MailPolicy::FailAlloc::Player qw(rcpts chunk wait_connected);
 
 my $t = MailPolicy->new();
 my $why = MailPolicy::FailAlloc::impossible($t);
@@ -134,19 +134,10 @@ my @EHLO = [ "EHLO client.example\r\n" ];
 my @QUIT = [ "QUIT\r\n" ];
 my @AT_ONCE = [ $MAIL, $RCPT, "DATA\r\n" ];
 
-sub rcpts { my ($n, $domain) = @_;
-    return map { "RCPT TO:<r$_\@$domain>\r\n" } 1 .. $n }
-
-sub chunk { my ($octets, $last) = @_;
-    my $len = length($octets =~ s/%ID%/123456/r);
-    return "BDAT $len" . ($last ? ' LAST' : '') . "\r\n$octets" }
-
 my @CHUNKS = (chunk("Subject: %ID%\r\n\r\n.\r"), chunk("\n..\r\nx"),
     chunk("\r\n", 1));
 
-sub wait_redis { $t->wait_for(sub {
-    grep { / cmd=(?!client|NULL)/ } split /\n/, $redis->cmd('CLIENT', 'LIST')
-}, 3) }
+sub wait_redis { wait_connected($t, $redis) }
 
 my @SCRIPTS = (
     [ 'all units', 'all', [ @EHLO, [ "$AUTH\r\n" ], @EHLO, [ $MAIL,

@@ -33,16 +33,53 @@ package MailPolicy::FailAlloc::Player;
 use strict;
 use warnings;
 
+use Exporter qw(import);
 use Test::More;
 use Time::HiRes qw(time);
 
 use MailPolicy::Client;
+
+our @EXPORT_OK = qw(rcpts chunk connected wait_connected);
 
 # problems of a script that are shown, then it is given up
 use constant { ENOUGH => 5, AGAIN => 3, FOR_EVER => 1 << 30 };
 
 my $RECOVERY = 'recovery';
 my $ids = 0;
+
+
+# items of a group: so many RCPT commands; a chunk
+
+sub rcpts {
+    my ($n, $domain) = @_;
+
+    return map { "RCPT TO:<r$_\@$domain>\r\n" } 1 .. $n;
+}
+
+
+sub chunk {
+    my ($octets, $last) = @_;
+
+    my $len = length($octets =~ s/%ID%/123456/r);
+    return "BDAT $len" . ($last ? ' LAST' : '') . "\r\n$octets";
+}
+
+
+# nginx' connections to Redis; and there is one, as far as it comes back
+
+sub connected {
+    my ($redis) = @_;
+
+    return grep { / cmd=(?!client|NULL)/ }
+        split /\n/, $redis->cmd('CLIENT', 'LIST');
+}
+
+
+sub wait_connected {
+    my ($t, $redis) = @_;
+
+    return $t->wait_for(sub { connected($redis) }, 3);
+}
 
 
 sub new {
