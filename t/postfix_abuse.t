@@ -32,6 +32,7 @@ mail {
 
     server {
         listen    127.0.0.1:%%PORT_policy%%;
+        listen    unix:%%DIR%%/policy.sock;
         protocol  policy;
     }
 
@@ -202,6 +203,39 @@ is(policy()->ask(), 'DUNNO', 'who asks nothing of Redis does not wait for it');
 $redis->signal('CONT');
 is(policy()->ask(sasl_username => 'x@example.com'), 'DUNNO',
     'nor for those who have gone');
+
+
+# who is gone before the answer is written pays nothing
+
+$p = policy();
+is($p->ask(sasl_username => 'gone@example.com'), 'DUNNO', 'a message');
+
+for my $case ('reset', 'close', 'close unix') {
+    my ($how, $unix) = split / /, $case;
+
+    $redis->signal('STOP');
+    $p = $unix ? MailPolicy::Policy->new($t, $t->dir() . '/policy.sock')
+        : policy();
+    $p->client()->send_raw($p->request(sasl_username => 'gone@example.com'));
+    sleep(0.1);
+    $p->client()->$how();
+    sleep(0.1);
+    $redis->signal('CONT');
+    sleep(0.3);
+
+    is_used($redis, "$case: the answer does not get there, nothing is charged",
+        'user', 'gone@example.com', messages => 1, recipients => 1,
+        timeout => 2);
+}
+
+# who shuts down one side waits for it
+
+$p = policy();
+$p->client()->send_raw($p->request(sasl_username => 'half@example.com'));
+shutdown($p->client()->socket(), 1);
+is($p->answer(), 'DUNNO', 'a client that has no more to ask');
+is_used($redis, 'is charged', 'user', 'half@example.com', messages => 1,
+    recipients => 1, timeout => 5);
 
 
 # who does not read

@@ -40,6 +40,7 @@ static ngx_int_t ngx_mail_policy_postfix_recv(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_room(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_wait(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_send(ngx_mail_policy_postfix_t *s);
+static ngx_uint_t ngx_mail_policy_postfix_gone(ngx_connection_t *c);
 static void ngx_mail_policy_postfix_finalize(ngx_mail_policy_postfix_t *s);
 
 
@@ -459,6 +460,14 @@ ngx_mail_policy_postfix_send(ngx_mail_policy_postfix_t *s)
         ngx_del_timer(c->write);
     }
 
+    if (ngx_mail_policy_postfix_gone(c)) {
+        ngx_log_error(NGX_LOG_INFO, c->log, 0,
+                      "policy client closed before it was answered");
+        return NGX_ERROR;
+    }
+
+    ngx_mail_policy_postfix_sent(s);
+
     s->out_pos = 0;
     s->out_last = 0;
 
@@ -469,6 +478,27 @@ ngx_mail_policy_postfix_send(ngx_mail_policy_postfix_t *s)
     s->busy = 0;
 
     return NGX_OK;
+}
+
+
+/*
+ * Octets for a TCP socket that has been closed are sent, and rejected: on the
+ * same machine by now.  The end of its input is no sign of that, as one may
+ * shut down a side, and wait for the answer.
+ */
+
+static ngx_uint_t
+ngx_mail_policy_postfix_gone(ngx_connection_t *c)
+{
+    int        error;
+    socklen_t  len;
+
+    error = 0;
+    len = sizeof(int);
+
+    return getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &error, &len)
+           == -1
+           || error;
 }
 
 

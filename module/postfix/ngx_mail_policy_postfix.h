@@ -10,7 +10,7 @@
  * of a Postfix process, which asks one question after the other.
  *
  * What comes of a message is never told, so charges are final as soon as the
- * answer is known.  A message is what has the same "instance": several
+ * answer is out.  A message is what has the same "instance": several
  * recipients, and for each of them as many questions as Postfix has
  * restrictions; they come one after the other on the same connection.
  */
@@ -105,6 +105,9 @@ ngx_int_t ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s);
 /* NGX_OK: sends what is in s->out, and goes on; NGX_ERROR: closes */
 void ngx_mail_policy_postfix_answered(ngx_mail_policy_postfix_t *s,
     ngx_int_t rc);
+
+/* the answer is out: what it cost stands */
+void ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s);
 
 /* gives up a request that has not been answered, and forgets the message */
 void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);

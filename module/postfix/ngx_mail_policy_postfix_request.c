@@ -13,7 +13,8 @@
  *                                      recipients; nothing if it is charged
  *     other states                     DUNNO
  *
- * If the second step refuses, the first is given back.  Else both are kept.
+ * If the second step refuses, the first is given back.  Else both are kept as
+ * soon as the answer is out, and given back if it does not get there.
  * The same question for the same recipient, as a further restriction puts it,
  * has the same answer and costs nothing.
  *
@@ -501,16 +502,11 @@ ngx_mail_policy_postfix_rcpt_handler(void *data,
 }
 
 
-/* nobody tells us what becomes of it, so all that was charged stands */
+/* if the answer does not get out, nothing asks for this message again */
 
 static ngx_int_t
 ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
 {
-    ngx_mail_policy_check_accepted(&s->rcpt);
-
-    ngx_mail_policy_check_keep(&s->mail);
-    ngx_mail_policy_check_keep(&s->rcpt);
-
     s->message->paid = 1;
 
     if (ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK) {
@@ -606,6 +602,18 @@ ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s)
     m->answer_len = s->out_last;
 
     return NGX_OK;
+}
+
+
+/* nobody tells us what becomes of it, so all that was charged stands */
+
+void
+ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
+{
+    ngx_mail_policy_check_accepted(&s->rcpt);
+
+    ngx_mail_policy_check_keep(&s->mail);
+    ngx_mail_policy_check_keep(&s->rcpt);
 }
 
 
