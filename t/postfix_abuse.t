@@ -176,6 +176,34 @@ is_used($redis, 'are for another one after 4096', 'user', 'same@example.com',
     messages => 2, recipients => 4200, timeout => 5);
 
 
+# large ones: what a question needs is not kept for those that follow
+
+my ($worker) = $t->worker_pids();
+
+sub memory {
+    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m;
+    return $kb;
+}
+
+sub large {
+    my ($class, $n) = @_;
+
+    return scalar(grep { $p->ask(sasl_username => "$class\@example.com",
+        sender => 'a@' . 'y' x 3900, recipient => "r$_@" . 'x' x 3900)
+        ne 'DUNNO' } 1 .. $n);
+}
+
+SKIP: {
+    skip('AddressSanitizer', 2)
+        if $t->read_file("/proc/$worker/maps") =~ /asan/;
+
+    large('large', 100);
+    my $first = memory();
+    is(large('large', 2000), 0, 'large questions for one message');
+    cmp_ok(memory() - $first, '<', 2048, 'which do not add up');
+}
+
+
 # who does not finish, and who goes away
 
 my $before = time();

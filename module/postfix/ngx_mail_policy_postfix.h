@@ -82,6 +82,8 @@ typedef struct {
     mpol_str_t                      values[MPOL_ATTR_KNOWN];
 
     ngx_mail_policy_postfix_message_t  *message;
+    ngx_pool_t                     *pool;   /* the request's, or NULL */
+    ngx_uint_t                      known;  /* of message->charged, before */
     ngx_mail_policy_fetch_t        *fetch;  /* the request's lookups, or NULL */
     ngx_mail_policy_check_t         mail;
     ngx_mail_policy_check_t         rcpt;

@@ -58,8 +58,10 @@ static ngx_int_t ngx_mail_policy_postfix_refused(
     ngx_mail_policy_postfix_t *s, ngx_mail_policy_verdict_t *verdict);
 static ngx_int_t ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s,
     const char *action, ngx_str_t *text);
+static ngx_int_t ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_remember(
     ngx_mail_policy_postfix_t *s);
+static void ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s);
 static ngx_uint_t ngx_mail_policy_postfix_is(ngx_mail_policy_postfix_t *s,
     ngx_uint_t attribute, const char *text);
 static void ngx_mail_policy_postfix_value(ngx_mail_policy_postfix_t *s,
@@ -118,6 +120,13 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
     if (!rcpt && m->paid) {
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
+
+    s->pool = ngx_create_pool(1024, ngx_cycle->log);
+    if (s->pool == NULL) {
+        return NGX_ERROR;
+    }
+
+    s->known = m->charged.nelts;
 
     if (ngx_mail_policy_postfix_fill(s) != NGX_OK
         || ngx_mail_policy_postfix_fetch(s) != NGX_OK)
@@ -191,19 +200,17 @@ failed:
 
 /*
  * Slices of the request stay where they are until it is answered; what is
- * made of them is on the message's pool.
+ * made of them is on its pool.
  */
 
 static ngx_int_t
 ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s)
 {
     ngx_uint_t                   n;
-    ngx_pool_t                  *pool;
     ngx_mail_policy_envelope_t  *e;
 
     e = &s->envelope;
     n = e->transaction;
-    pool = s->message->pool;
 
     ngx_memzero(e, sizeof(ngx_mail_policy_envelope_t));
 
@@ -232,14 +239,14 @@ ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_postfix_protocol_name(s);
 
     if (ngx_mail_policy_postfix_addresses(s) != NGX_OK
-        || ngx_mail_policy_postfix_split(pool, &e->sender, &e->sender_local,
-                                         &e->sender_domain)
+        || ngx_mail_policy_postfix_split(s->pool, &e->sender,
+                                         &e->sender_local, &e->sender_domain)
            != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_mail_policy_postfix_split(pool, &e->recipient, NULL,
+    return ngx_mail_policy_postfix_split(s->pool, &e->recipient, NULL,
                                          &e->recipient_domain);
 }
 
@@ -340,7 +347,7 @@ ngx_mail_policy_postfix_sockaddr(ngx_mail_policy_postfix_t *s,
         return NGX_DECLINED;
     }
 
-    rc = ngx_parse_addr(s->message->pool, &addr, text.data, text.len);
+    rc = ngx_parse_addr(s->pool, &addr, text.data, text.len);
     if (rc != NGX_OK) {
         return rc;
     }
@@ -461,7 +468,7 @@ ngx_mail_policy_postfix_check(ngx_mail_policy_postfix_t *s,
     check->conf = s->conf->limits;
     check->envelope = &s->envelope;
     check->fetch = s->fetch;
-    check->pool = s->message->pool;
+    check->pool = s->pool;
     check->handler = handler;
     check->data = s;
     check->count = s->count;
@@ -509,7 +516,9 @@ ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
 {
     s->message->paid = 1;
 
-    if (ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK) {
+    if (ngx_mail_policy_postfix_paid(s) != NGX_OK
+        || ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -527,6 +536,8 @@ ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
 
     ngx_mail_policy_check_give_back(&s->mail);
     ngx_mail_policy_check_give_back(&s->rcpt);
+
+    s->message->charged.nelts = s->known;
 
     /* behind "450 " */
 
@@ -575,6 +586,29 @@ ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s, const char *action,
 }
 
 
+/* the keys under which the message is paid for outlive this request */
+
+static ngx_int_t
+ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
+{
+    ngx_uint_t                          i;
+    ngx_mail_policy_charged_t          *seen;
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+    seen = m->charged.elts;
+
+    for (i = s->known; i < m->charged.nelts; i++) {
+        seen[i].key.data = ngx_pstrdup(m->pool, &seen[i].key);
+        if (seen[i].key.data == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
 /* for the next restriction, which asks the same; it was the last step */
 
 static ngx_int_t
@@ -582,8 +616,6 @@ ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s)
 {
     ngx_str_t                          *recipient;
     ngx_mail_policy_postfix_message_t  *m;
-
-    ngx_mail_policy_fetch_drop(&s->fetch);
 
     m = s->message;
     recipient = &s->envelope.recipient;
@@ -614,28 +646,44 @@ ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
 
     ngx_mail_policy_check_keep(&s->mail);
     ngx_mail_policy_check_keep(&s->rcpt);
+
+    ngx_mail_policy_postfix_end(s);
 }
 
 
 void
 ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
 {
+    ngx_mail_policy_postfix_end(s);
+
+    if (s->message) {
+        ngx_destroy_pool(s->message->pool);
+        s->message = NULL;
+    }
+}
+
+
+/* gives back what was not kept, and the memory of the request */
+
+static void
+ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s)
+{
     ngx_mail_policy_check_give_back(&s->mail);
     ngx_mail_policy_check_give_back(&s->rcpt);
 
     ngx_mail_policy_fetch_drop(&s->fetch);
 
-    if (s->message == NULL) {
+    if (s->pool == NULL) {
         return;
     }
 
-    /* both have been on its pool */
+    /* both have been on it */
 
     ngx_memzero(&s->mail, sizeof(ngx_mail_policy_check_t));
     ngx_memzero(&s->rcpt, sizeof(ngx_mail_policy_check_t));
 
-    ngx_destroy_pool(s->message->pool);
-    s->message = NULL;
+    ngx_destroy_pool(s->pool);
+    s->pool = NULL;
 }
 
 
