@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
 use Test::More;
+use Time::HiRes qw(sleep);
 
 use MailPolicy;
 use MailPolicy::Limits qw(is_used);
@@ -116,6 +117,28 @@ is($p->message()->ask(), 'DUNNO', 'who has not logged in has no such limit');
 
 is_used($redis, 'what was refused is not charged', 'user',
     'alice@example.com', messages => 3, recipients => 5, timeout => 5);
+
+# a limit that has room again: not for the restrictions that follow, as Postfix
+# defers that recipient whatever they are told, but for who tries it later
+
+my @LATE = (sasl_username => 'late@example.com');
+my $late = MailPolicy::Policy->new($t, 'policy');
+
+is($late->ask(@LATE, recipient => "r$_\@example.net"), 'DUNNO',
+    "recipient $_ of five") for 1 .. 5;
+like($late->ask(@LATE, recipient => 'r6@example.net'), $exceeded,
+    'a sixth one');
+$redis->cmd('HSET', 'mail:limit:user:{late@example.com}',
+    recipients => '7/1h');
+like($late->ask(@LATE, recipient => 'r6@example.net'), $exceeded,
+    'the next restriction has the same answer');
+is_used($redis, 'and costs nothing', 'user', 'late@example.com',
+    messages => 1, recipients => 5, timeout => 5);
+sleep(5.5);
+is($late->ask(@LATE, recipient => 'r6@example.net'), 'DUNNO',
+    "the same recipient, later: time $_") for 1, 2;
+is_used($redis, 'is charged once', 'user', 'late@example.com',
+    messages => 1, recipients => 6, timeout => 5);
 
 # asked behind DATA for the first time
 

@@ -44,6 +44,10 @@
 #define NGX_MAIL_POLICY_POSTFIX_SAME    4096
 
 
+/* ms; one recipient's restrictions, with lookups in DNS between them */
+#define NGX_MAIL_POLICY_POSTFIX_REFUSED  5000
+
+
 typedef struct {
     ngx_pool_t                     *pool;
     ngx_str_t                       instance;   /* empty: asked for once */
@@ -55,6 +59,8 @@ typedef struct {
     ngx_str_t                       recipient;
     size_t                          answer_len;
     u_char                          answer[NGX_MAIL_POLICY_POSTFIX_ANSWER];
+    ngx_msec_t                      answered;
+    unsigned                        refused:1;
 
     unsigned                        paid:1;     /* the message is charged */
 } ngx_mail_policy_postfix_message_t;

@@ -16,7 +16,8 @@
  * If the second step refuses, the first is given back.  Else both are kept as
  * soon as the answer is out, and given back if it does not get there.
  * The same question for the same recipient, as a further restriction puts it,
- * has the same answer and costs nothing.
+ * has the same answer and costs nothing.  A refusal holds for a while only: who
+ * tries that recipient again later asks anew.
  *
  * Events: the verdicts of both steps.
  */
@@ -34,6 +35,8 @@
 
 static ngx_int_t ngx_mail_policy_postfix_message(
     ngx_mail_policy_postfix_t *s);
+static ngx_uint_t ngx_mail_policy_postfix_answers(
+    ngx_mail_policy_postfix_message_t *m, ngx_str_t *recipient);
 static ngx_int_t ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s);
 static void ngx_mail_policy_postfix_protocol_name(
     ngx_mail_policy_postfix_t *s);
@@ -60,7 +63,7 @@ static ngx_int_t ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s,
     const char *action, ngx_str_t *text);
 static ngx_int_t ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_remember(
-    ngx_mail_policy_postfix_t *s);
+    ngx_mail_policy_postfix_t *s, ngx_uint_t refused);
 static void ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s);
 static ngx_uint_t ngx_mail_policy_postfix_is(ngx_mail_policy_postfix_t *s,
     ngx_uint_t attribute, const char *text);
@@ -109,9 +112,7 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
 
     ngx_mail_policy_postfix_value(s, MPOL_ATTR_RECIPIENT, &recipient);
 
-    if (rcpt && m->answer_len && recipient.len == m->recipient.len
-        && ngx_memcmp(recipient.data, m->recipient.data, recipient.len) == 0)
-    {
+    if (rcpt && ngx_mail_policy_postfix_answers(m, &recipient)) {
         ngx_memcpy(s->out, m->answer, m->answer_len);
         s->out_last = m->answer_len;
         return NGX_OK;
@@ -195,6 +196,27 @@ failed:
     ngx_destroy_pool(pool);
 
     return NGX_ERROR;
+}
+
+
+/*
+ * 1 if the last answer is the one for this recipient.  Postfix goes on with
+ * its restrictions behind DEFER_IF_PERMIT: were the next one told that there
+ * is room by now, that would be charged, and the recipient deferred anyway.
+ */
+
+static ngx_uint_t
+ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_message_t *m,
+    ngx_str_t *recipient)
+{
+    if (m->answer_len == 0 || recipient->len != m->recipient.len
+        || ngx_memcmp(recipient->data, m->recipient.data, recipient->len) != 0)
+    {
+        return 0;
+    }
+
+    return !m->refused
+           || ngx_current_msec - m->answered < NGX_MAIL_POLICY_POSTFIX_REFUSED;
 }
 
 
@@ -522,7 +544,7 @@ ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
         return NGX_ERROR;
     }
 
-    return ngx_mail_policy_postfix_remember(s);
+    return ngx_mail_policy_postfix_remember(s, 0);
 }
 
 
@@ -552,7 +574,7 @@ ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
         return NGX_ERROR;
     }
 
-    return ngx_mail_policy_postfix_remember(s);
+    return ngx_mail_policy_postfix_remember(s, 1);
 }
 
 
@@ -612,7 +634,8 @@ ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
 /* for the next restriction, which asks the same; it was the last step */
 
 static ngx_int_t
-ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s)
+ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
+    ngx_uint_t refused)
 {
     ngx_str_t                          *recipient;
     ngx_mail_policy_postfix_message_t  *m;
@@ -632,6 +655,8 @@ ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s)
 
     ngx_memcpy(m->answer, s->out, s->out_last);
     m->answer_len = s->out_last;
+    m->answered = ngx_current_msec;
+    m->refused = refused;
 
     return NGX_OK;
 }
