@@ -60,7 +60,8 @@ good('a server for Postfix, below directives for others',
     "$REDIS policy on; policy_auth redis; policy_sender own;
      proxy_pass 127.0.0.1:25; access_log %%DIR%%/access.log;
      upstream other { server 127.0.0.1:25; }
-     policy_auth_plaintext on;
+     policy_auth_plaintext on; proxy_ssl on; proxy_ssl_verify off;
+     proxy_connect_timeout 5s; proxy_next_upstream off; proxy_bind off;
      policy_limit a key=\$sender messages=1/h on_exceed=relay:other;
      server { listen 127.0.0.1:%%PORT_smtp%%; protocol smtp; }
      server { listen unix:%%DIR%%/policy; protocol policy; policy off; }");

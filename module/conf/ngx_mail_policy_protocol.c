@@ -68,10 +68,15 @@ ngx_int_t
 ngx_mail_policy_protocol_check(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf)
 {
-    const char                *name;
-    ngx_mail_core_srv_conf_t  *cscf;
+    return ngx_mail_policy_protocol_refuse(cf,
+                                      ngx_mail_policy_protocol_foreign(conf));
+}
 
-    name = ngx_mail_policy_protocol_foreign(conf);
+
+ngx_int_t
+ngx_mail_policy_protocol_refuse(ngx_conf_t *cf, const char *name)
+{
+    ngx_mail_core_srv_conf_t  *cscf;
 
     if (name == NULL) {
         return NGX_OK;

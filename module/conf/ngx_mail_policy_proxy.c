@@ -34,6 +34,8 @@ extern ngx_module_t  ngx_mail_proxy_module;
 static void *ngx_mail_policy_proxy_create_conf(ngx_conf_t *cf);
 static char *ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static const char *ngx_mail_policy_proxy_foreign(
+    ngx_mail_policy_proxy_conf_t *conf);
 static ngx_int_t ngx_mail_policy_proxy_stock(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf);
 static void ngx_mail_policy_proxy_health_check(ngx_conf_t *cf,
@@ -368,6 +370,16 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_mail_policy_srv_conf_t    *pscf;
     ngx_mail_policy_relay_conf_t  *relay;
 
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    if (ngx_mail_policy_protocol_is(cscf)
+        && ngx_mail_policy_protocol_refuse(cf,
+                                           ngx_mail_policy_proxy_foreign(conf))
+           != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     ngx_conf_merge_msec_value(conf->connect_timeout, prev->connect_timeout,
                               NGX_MAIL_POLICY_CONNECT_TIMEOUT);
     ngx_conf_merge_msec_value(conf->final_timeout, prev->final_timeout,
@@ -397,8 +409,6 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_OK;
     }
 
-    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
-
     relay = &conf->relay;
 
     relay->connect_timeout = conf->connect_timeout;
@@ -424,6 +434,50 @@ ngx_mail_policy_proxy_merge_conf(ngx_conf_t *cf, void *parent, void *child)
     pscf->next_timeout = conf->next_timeout;
 
     return NGX_CONF_OK;
+}
+
+
+/* before it is merged: a directive that is written in the server itself */
+
+static const char *
+ngx_mail_policy_proxy_foreign(ngx_mail_policy_proxy_conf_t *conf)
+{
+    return conf->connect_timeout != NGX_CONF_UNSET_MSEC
+           ? "proxy_connect_timeout"
+         : conf->final_timeout != NGX_CONF_UNSET_MSEC ? "proxy_final_timeout"
+         : conf->next_upstream ? "proxy_next_upstream"
+         : conf->next_tries != NGX_CONF_UNSET_UINT
+           ? "proxy_next_upstream_tries"
+         : conf->next_timeout != NGX_CONF_UNSET_MSEC
+           ? "proxy_next_upstream_timeout"
+         : conf->ssl != NGX_CONF_UNSET ? "proxy_ssl"
+         : conf->starttls != NGX_CONF_UNSET_UINT ? "proxy_starttls"
+         : conf->ssl_protocols ? "proxy_ssl_protocols"
+         : conf->ssl_ciphers.data ? "proxy_ssl_ciphers"
+         : conf->ssl_conf_commands != NGX_CONF_UNSET_PTR
+           ? "proxy_ssl_conf_command"
+         : conf->ssl_certificate.data ? "proxy_ssl_certificate"
+         : conf->ssl_certificate_key.data ? "proxy_ssl_certificate_key"
+         : conf->ssl_passwords != NGX_CONF_UNSET_PTR
+           ? "proxy_ssl_password_file"
+         : conf->ssl_name.data ? "proxy_ssl_name"
+         : conf->ssl_server_name != NGX_CONF_UNSET ? "proxy_ssl_server_name"
+         : conf->ssl_session_reuse != NGX_CONF_UNSET
+           ? "proxy_ssl_session_reuse"
+         : conf->ssl_verify != NGX_CONF_UNSET ? "proxy_ssl_verify"
+         : conf->ssl_verify_depth != NGX_CONF_UNSET_UINT
+           ? "proxy_ssl_verify_depth"
+         : conf->ssl_trusted_certificate.data
+           ? "proxy_ssl_trusted_certificate"
+         : conf->ssl_crl.data ? "proxy_ssl_crl"
+         : conf->bind_set ? "proxy_bind"
+         : conf->protocol_version != NGX_CONF_UNSET_UINT
+           ? "proxy_protocol_version"
+         : conf->xclient_required != NGX_CONF_UNSET ? "proxy_xclient_required"
+         : conf->login != NGX_CONF_UNSET_PTR ? "proxy_auth"
+         : conf->auth_methods ? "proxy_auth_methods"
+         : conf->auth_plaintext != NGX_CONF_UNSET ? "proxy_auth_plaintext"
+         : NULL;
 }
 
 
