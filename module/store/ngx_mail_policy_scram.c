@@ -5,7 +5,7 @@
 
 
 /*
- * The client's keys of SCRAM-SHA-256.
+ * The keys of SCRAM-SHA-256.
  *
  * Events: the completion of a thread's task, given to the event loop by nginx.
  *
@@ -32,7 +32,10 @@
 
 
 #define NGX_MAIL_POLICY_SCRAM_KNOWN  8      /* salts of one password */
-#define NGX_MAIL_POLICY_SCRAM_TASKS  64     /* of one worker */
+
+/* tasks of one worker, for relays and for clients */
+#define NGX_MAIL_POLICY_SCRAM_TASKS    64
+#define NGX_MAIL_POLICY_SCRAM_CLIENTS  1024
 
 
 typedef struct {
@@ -102,6 +105,35 @@ ngx_mail_policy_scram_find(ngx_mail_policy_scram_cache_t *cache,
 
 
 ngx_int_t
+ngx_mail_policy_scram_keys(ngx_str_t *password, ngx_str_t *salt,
+    ngx_uint_t iterations, ngx_mail_policy_scram_keys_t *keys)
+{
+    u_char     salted[NGX_MAIL_POLICY_SCRAM_HASH];
+    ngx_int_t  rc;
+
+    rc = NGX_ERROR;
+
+    if (PKCS5_PBKDF2_HMAC((char *) password->data, password->len, salt->data,
+                          salt->len, iterations, EVP_sha256(),
+                          NGX_MAIL_POLICY_SCRAM_HASH, salted)
+        == 1
+        && HMAC(EVP_sha256(), salted, NGX_MAIL_POLICY_SCRAM_HASH,
+                (u_char *) "Client Key", sizeof("Client Key") - 1,
+                keys->client, NULL)
+        && HMAC(EVP_sha256(), salted, NGX_MAIL_POLICY_SCRAM_HASH,
+                (u_char *) "Server Key", sizeof("Server Key") - 1,
+                keys->server, NULL))
+    {
+        rc = NGX_OK;
+    }
+
+    ngx_explicit_memzero(salted, NGX_MAIL_POLICY_SCRAM_HASH);
+
+    return rc;
+}
+
+
+ngx_int_t
 ngx_mail_policy_scram_sign(ngx_mail_policy_scram_keys_t *keys,
     ngx_str_t *messages, u_char *proof, u_char *signature)
 {
@@ -154,12 +186,15 @@ struct ngx_mail_policy_scram_s {
 };
 
 
+static ngx_uint_t *ngx_mail_policy_scram_count(
+    ngx_mail_policy_scram_cache_t *cache);
 static void ngx_mail_policy_scram_thread(void *data, ngx_log_t *log);
 static void ngx_mail_policy_scram_done_handler(ngx_event_t *ev);
 
 
-/* this worker's tasks */
+/* this worker's tasks, for relays and for clients */
 static ngx_uint_t  ngx_mail_policy_scram_tasks;
+static ngx_uint_t  ngx_mail_policy_scram_clients;
 
 
 ngx_mail_policy_scram_t *
@@ -167,9 +202,13 @@ ngx_mail_policy_scram_start(ngx_mail_policy_scram_cache_t *cache,
     void *thread_pool, ngx_str_t *password, ngx_str_t *salt,
     ngx_uint_t iterations, ngx_mail_policy_scram_pt handler, void *data)
 {
+    ngx_uint_t               *tasks, max;
     ngx_mail_policy_scram_t  *scram;
 
-    if (ngx_mail_policy_scram_tasks >= NGX_MAIL_POLICY_SCRAM_TASKS
+    tasks = ngx_mail_policy_scram_count(cache);
+    max = cache ? NGX_MAIL_POLICY_SCRAM_TASKS : NGX_MAIL_POLICY_SCRAM_CLIENTS;
+
+    if (*tasks >= max
         || salt->len > NGX_MAIL_POLICY_SCRAM_SALT
         || password->len > MPOL_PASSWORD_MAX)
     {
@@ -204,9 +243,17 @@ ngx_mail_policy_scram_start(ngx_mail_policy_scram_cache_t *cache,
         return NULL;
     }
 
-    ngx_mail_policy_scram_tasks++;
+    (*tasks)++;
 
     return scram;
+}
+
+
+static ngx_uint_t *
+ngx_mail_policy_scram_count(ngx_mail_policy_scram_cache_t *cache)
+{
+    return cache ? &ngx_mail_policy_scram_tasks
+                 : &ngx_mail_policy_scram_clients;
 }
 
 
@@ -225,29 +272,19 @@ ngx_mail_policy_scram_thread(void *data, ngx_log_t *log)
 {
     ngx_mail_policy_scram_t *scram = data;
 
-    u_char                         salted[NGX_MAIL_POLICY_SCRAM_HASH];
-    ngx_mail_policy_scram_keys_t  *keys;
+    ngx_str_t  password, salt;
 
-    keys = &scram->entry.keys;
-    scram->rc = NGX_ERROR;
+    password.data = scram->password;
+    password.len = scram->password_len;
 
-    if (!scram->canceled
-        && PKCS5_PBKDF2_HMAC((char *) scram->password, scram->password_len,
-                             scram->entry.salt, scram->entry.salt_len,
-                             scram->entry.iterations, EVP_sha256(),
-                             NGX_MAIL_POLICY_SCRAM_HASH, salted)
-           == 1
-        && HMAC(EVP_sha256(), salted, NGX_MAIL_POLICY_SCRAM_HASH,
-                (u_char *) "Client Key", sizeof("Client Key") - 1,
-                keys->client, NULL)
-        && HMAC(EVP_sha256(), salted, NGX_MAIL_POLICY_SCRAM_HASH,
-                (u_char *) "Server Key", sizeof("Server Key") - 1,
-                keys->server, NULL))
-    {
-        scram->rc = NGX_OK;
-    }
+    salt.data = scram->entry.salt;
+    salt.len = scram->entry.salt_len;
 
-    ngx_explicit_memzero(salted, NGX_MAIL_POLICY_SCRAM_HASH);
+    scram->rc = scram->canceled ? NGX_ERROR
+                                : ngx_mail_policy_scram_keys(&password, &salt,
+                                                     scram->entry.iterations,
+                                                     &scram->entry.keys);
+
     ngx_explicit_memzero(scram->password, MPOL_PASSWORD_MAX);
 }
 
@@ -256,31 +293,34 @@ static void
 ngx_mail_policy_scram_done_handler(ngx_event_t *ev)
 {
     void                           *data;
+    ngx_int_t                       rc;
     ngx_mail_policy_scram_t        *scram;
     ngx_mail_policy_scram_pt        handler;
-    ngx_mail_policy_scram_keys_t   *keys;
+    ngx_mail_policy_scram_keys_t    keys;
     ngx_mail_policy_scram_cache_t  *cache;
 
     scram = ev->data;
     cache = scram->cache;
     data = scram->data;
     handler = scram->handler;
-    keys = NULL;
+    rc = scram->rc;
+    keys = scram->entry.keys;
 
-    if (scram->rc == NGX_OK) {
+    if (cache && rc == NGX_OK) {
         cache->entries[cache->next] = scram->entry;
-        keys = &cache->entries[cache->next].keys;
         cache->next = (cache->next + 1) % NGX_MAIL_POLICY_SCRAM_KNOWN;
     }
 
-    ngx_mail_policy_scram_tasks--;
+    (*ngx_mail_policy_scram_count(cache))--;
 
     ngx_explicit_memzero(&scram->entry, sizeof(scram->entry));
     ngx_free(scram);
 
     if (handler) {
-        handler(data, keys);
+        handler(data, (rc == NGX_OK) ? &keys : NULL);
     }
+
+    ngx_explicit_memzero(&keys, sizeof(keys));
 }
 
 

@@ -5,9 +5,9 @@
 
 
 /*
- * The client's keys of SCRAM-SHA-256, RFC 5802 section 3.  They are made of a
- * password in nginx's thread pool, as that takes long by design, and then
- * remembered: a relay has one salt a login.
+ * The keys of SCRAM-SHA-256, RFC 5802 section 3.  They are made of a password
+ * in nginx's thread pool, as that takes long by design.  For relays they are
+ * then remembered, as a relay has one salt a login.
  *
  *     find -> keys, at once
  *        \-> start -> handler
@@ -45,7 +45,7 @@ typedef struct {
 typedef struct ngx_mail_policy_scram_s        ngx_mail_policy_scram_t;
 typedef struct ngx_mail_policy_scram_cache_s  ngx_mail_policy_scram_cache_t;
 
-/* keys: NULL if they could not be made */
+/* keys: NULL if they could not be made; without a cache wiped on return */
 typedef void (*ngx_mail_policy_scram_pt)(void *data,
     ngx_mail_policy_scram_keys_t *keys);
 
@@ -59,12 +59,20 @@ ngx_mail_policy_scram_keys_t *ngx_mail_policy_scram_find(
     ngx_mail_policy_scram_cache_t *cache, ngx_str_t *salt,
     ngx_uint_t iterations);
 
-/* NULL: too much to do, or no memory */
+/*
+ * NULL: too much to do, or no memory.  With a cache, the keys are a relay's
+ * and remembered in it.  Without (NULL), they are those of a client that logs
+ * in: there is more room for these, and neither takes the other's.
+ */
 ngx_mail_policy_scram_t *ngx_mail_policy_scram_start(
     ngx_mail_policy_scram_cache_t *cache, void *thread_pool,
     ngx_str_t *password, ngx_str_t *salt, ngx_uint_t iterations,
     ngx_mail_policy_scram_pt handler, void *data);
 void ngx_mail_policy_scram_cancel(ngx_mail_policy_scram_t *scram);
+
+/* in a thread, as it takes that long; NGX_OK or NGX_ERROR */
+ngx_int_t ngx_mail_policy_scram_keys(ngx_str_t *password, ngx_str_t *salt,
+    ngx_uint_t iterations, ngx_mail_policy_scram_keys_t *keys);
 
 /*
  * What both sides say of the messages so far: proof is the client's; signature
