@@ -12,6 +12,10 @@
 #define MPOL_BASE64_BAD  64
 
 
+static const uint8_t  mpol_base64_digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+
 static uint32_t  mpol_base64_value(uint8_t c);
 static int  mpol_base64_last(const uint8_t *in, uint8_t *out, size_t *n);
 static size_t  mpol_utf8_length(const uint8_t *p, size_t len);
@@ -133,6 +137,44 @@ mpol_base64_value(uint8_t c)
 }
 
 
+size_t
+mpol_base64_encode(const uint8_t *in, size_t len, uint8_t *out)
+{
+    size_t          i;
+    uint32_t        v;
+    uint8_t        *p;
+    const uint8_t  *digits;
+
+    digits = mpol_base64_digits;
+    p = out;
+
+    for (i = 0; len - i >= 3; i += 3) {
+        v = (uint32_t) in[i] << 16 | (uint32_t) in[i + 1] << 8 | in[i + 2];
+
+        *p++ = digits[v >> 18];
+        *p++ = digits[v >> 12 & 0x3f];
+        *p++ = digits[v >> 6 & 0x3f];
+        *p++ = digits[v & 0x3f];
+    }
+
+    if (len - i == 1) {
+        *p++ = digits[in[i] >> 2];
+        *p++ = digits[(in[i] & 0x03) << 4];
+        *p++ = '=';
+        *p++ = '=';
+    }
+
+    if (len - i == 2) {
+        *p++ = digits[in[i] >> 2];
+        *p++ = digits[(in[i] & 0x03) << 4 | in[i + 1] >> 4];
+        *p++ = digits[(in[i + 1] & 0x0f) << 2];
+        *p++ = '=';
+    }
+
+    return (size_t) (p - out);
+}
+
+
 int
 mpol_plain_parse(const uint8_t *msg, size_t len, mpol_plain_t *plain)
 {
@@ -177,6 +219,40 @@ mpol_plain_parse(const uint8_t *msg, size_t len, mpol_plain_t *plain)
     plain->authzid = authzid;
     plain->authcid = authcid;
     plain->password = password;
+
+    return MPOL_OK;
+}
+
+
+int
+mpol_cram_parse(const uint8_t *msg, size_t len, mpol_cram_t *cram)
+{
+    size_t          i, n;
+    const uint8_t  *digest;
+
+    if (len < MPOL_CRAM_DIGEST + 2) {
+        return MPOL_BAD;
+    }
+
+    n = len - MPOL_CRAM_DIGEST - 1;
+    digest = msg + n + 1;
+
+    if (msg[n] != ' ' || !mpol_identity_valid(msg, n)) {
+        return MPOL_BAD;
+    }
+
+    for (i = 0; i < MPOL_CRAM_DIGEST; i++) {
+        if ((digest[i] < '0' || digest[i] > '9')
+            && (digest[i] < 'a' || digest[i] > 'f'))
+        {
+            return MPOL_BAD;
+        }
+    }
+
+    cram->login.data = msg;
+    cram->login.len = n;
+    cram->digest.data = digest;
+    cram->digest.len = MPOL_CRAM_DIGEST;
 
     return MPOL_OK;
 }
