@@ -4,6 +4,8 @@
  */
 
 
+#include <string.h>
+
 #include "mpol_sender.h"
 
 
@@ -11,6 +13,12 @@ static int mpol_senders_next(const uint8_t *list, size_t len, size_t *pos,
     mpol_str_t *entry);
 static int mpol_sender_separator(uint8_t ch);
 static int mpol_sender_valid(const mpol_str_t *entry);
+static size_t mpol_sender_stars(const uint8_t *p, size_t len);
+static int mpol_sender_any(const uint8_t *p, size_t len);
+static int mpol_sender_match(const mpol_str_t *entry, const uint8_t *address,
+    size_t n, size_t at);
+static int mpol_sender_like(const uint8_t *pattern, size_t len,
+    const uint8_t *p, size_t n);
 static size_t mpol_sender_at(const uint8_t *p, size_t len);
 static uint8_t mpol_sender_lower(uint8_t ch);
 
@@ -59,7 +67,7 @@ mpol_senders_match(const uint8_t *list, size_t len, const uint8_t *address,
 
     at = mpol_sender_at(address, n);
 
-    if (at == 0 || at == n) {
+    if (at == 0 || at + 1 >= n) {
         return 0;
     }
 
@@ -71,18 +79,7 @@ mpol_senders_match(const uint8_t *list, size_t len, const uint8_t *address,
             continue;
         }
 
-        if (entry.data[0] == '@') {
-
-            if (mpol_sender_same(entry.data, entry.len, address + at,
-                                 n - at))
-            {
-                return 1;
-            }
-
-            continue;
-        }
-
-        if (mpol_sender_same(entry.data, entry.len, address, n)) {
+        if (mpol_sender_match(&entry, address, n, at)) {
             return 1;
         }
     }
@@ -150,7 +147,7 @@ mpol_sender_separator(uint8_t ch)
 static int
 mpol_sender_valid(const mpol_str_t *entry)
 {
-    size_t  i;
+    size_t  i, at;
 
     for (i = 0; i < entry->len; i++) {
         if (entry->data[i] < ' ' || entry->data[i] == 127) {
@@ -158,11 +155,92 @@ mpol_sender_valid(const mpol_str_t *entry)
         }
     }
 
+    if (mpol_sender_any(entry->data, entry->len)) {
+        return 1;
+    }
+
     /* "@" alone would be a domain of no name, "@a@b" is nothing */
 
-    i = mpol_sender_at(entry->data, entry->len);
+    at = mpol_sender_at(entry->data, entry->len);
 
-    return i + 1 < entry->len && (i == 0 || entry->data[0] != '@');
+    if (at + 1 >= entry->len || (at != 0 && entry->data[0] == '@')) {
+        return 0;
+    }
+
+    return mpol_sender_stars(entry->data, at) <= 1
+           && mpol_sender_stars(entry->data + at, entry->len - at) <= 1;
+}
+
+
+static size_t
+mpol_sender_stars(const uint8_t *p, size_t len)
+{
+    size_t  i, n;
+
+    for (i = 0, n = 0; i < len; i++) {
+        n += (p[i] == '*') ? 1 : 0;
+    }
+
+    return n;
+}
+
+
+static int
+mpol_sender_any(const uint8_t *p, size_t len)
+{
+    return len == 1 && p[0] == '*';
+}
+
+
+/* entry is valid; at is where the "@" of address is */
+
+static int
+mpol_sender_match(const mpol_str_t *entry, const uint8_t *address, size_t n,
+    size_t at)
+{
+    size_t  local;
+
+    if (mpol_sender_any(entry->data, entry->len)) {
+        return 1;
+    }
+
+    local = mpol_sender_at(entry->data, entry->len);
+
+    if (!mpol_sender_like(entry->data + local, entry->len - local,
+                          address + at, n - at))
+    {
+        return 0;
+    }
+
+    /* any local part is any: a quoted one may have an "@" in it */
+
+    return local == 0 || mpol_sender_any(entry->data, local)
+           || mpol_sender_like(entry->data, local, address, at);
+}
+
+
+/* the same, where one "*" is anything without "@" */
+
+static int
+mpol_sender_like(const uint8_t *pattern, size_t len, const uint8_t *p,
+    size_t n)
+{
+    size_t          head, tail;
+    const uint8_t  *star;
+
+    star = memchr(pattern, '*', len);
+
+    if (star == NULL) {
+        return mpol_sender_same(pattern, len, p, n);
+    }
+
+    head = (size_t) (star - pattern);
+    tail = len - head - 1;
+
+    return n >= head + tail
+           && mpol_sender_same(pattern, head, p, head)
+           && mpol_sender_same(star + 1, tail, p + n - tail, tail)
+           && memchr(p + head, '@', n - head - tail) == NULL;
 }
 
 

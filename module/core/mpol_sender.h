@@ -11,6 +11,12 @@
  *     entry  = local-part "@" domain      this address
  *            / "@" domain                 all of that domain, of no other
  *                                         below it
+ *            / "*"                        all
+ *
+ * The local part and the domain of an entry may have one "*" each, which is
+ * any octets, or none, but "@": "alice+*@example.com", "@*.example.com" (all
+ * below that domain, not itself).  "*@example.com" is "@example.com".  There
+ * is no way to write a "*" that is one.
  *
  * Domain and local part are compared with the letters of ASCII in any case:
  * no system that is in use tells two mailboxes apart by it, and an address
@@ -19,7 +25,8 @@
  *
  * A list is refused as a whole if it is longer than MPOL_SENDERS_MAX octets
  * or has more than MPOL_SENDERS_ENTRIES entries; an entry without "@", with
- * nothing behind it or with control characters never matches.
+ * nothing behind it, with more of "*" or with control characters never
+ * matches.
  */
 
 
