@@ -29,6 +29,7 @@ static void
 check_plain(const uint8_t *data, size_t len)
 {
     uint8_t       *p;
+    mpol_cram_t    cram;
     mpol_plain_t   plain;
 
     p = malloc(len ? len : 1);
@@ -47,6 +48,15 @@ check_plain(const uint8_t *data, size_t len)
         assert(mpol_identity_valid(plain.authcid.data, plain.authcid.len));
         assert(plain.password.len <= MPOL_PASSWORD_MAX);
         assert(memchr(plain.password.data, 0, plain.password.len) == NULL);
+    }
+
+    if (mpol_cram_parse(p, len, &cram) == MPOL_OK) {
+        assert(cram.login.data == p);
+        assert(cram.digest.data == p + cram.login.len + 1);
+        assert(cram.digest.len == MPOL_CRAM_DIGEST);
+        assert(cram.login.len + 1 + MPOL_CRAM_DIGEST == len);
+        assert(p[cram.login.len] == ' ');
+        assert(mpol_identity_valid(cram.login.data, cram.login.len));
     }
 
     /* an identity goes to lines of text: never one that breaks them */
@@ -110,6 +120,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         assert(mpol_base64_decode(in, size, in, &m) == MPOL_OK);
         assert(m == n && memcmp(in, out + 1, n) == 0);
+
+        /* in has room for as much as it had */
+        assert(mpol_base64_encode(out + 1, n, in) == size);
+        assert(memcmp(in, data, size) == 0);
     }
 
     check_plain(data, size);

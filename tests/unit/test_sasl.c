@@ -121,6 +121,53 @@ static const plain_t  plains[] = {
 };
 
 
+typedef struct {
+    const char  *msg;
+    const char  *login;                 /* NULL: bad */
+} cram_t;
+
+
+#define DIGEST  "b913a602c7eda7a495b4e6e7334d3890"
+
+
+static const cram_t  crams[] = {
+
+    /* RFC 2195, section 2 */
+    { "tim " DIGEST, "tim" },
+
+    { "a " DIGEST, "a" },
+    { "alice@example.com " DIGEST, "alice@example.com" },
+    { "a b c " DIGEST, "a b c" },
+    { "a  b " DIGEST, "a  b" },
+    { DIGEST " " DIGEST, DIGEST },
+    { "\xc3\xa4 " DIGEST, "\xc3\xa4" },
+    { "tim 00000000000000000000000000000000", "tim" },
+
+    { "", NULL },
+    { " ", NULL },
+    { DIGEST, NULL },
+    { " " DIGEST, NULL },
+    { "  " DIGEST, NULL },
+    { " tim " DIGEST, NULL },
+    { "tim  " DIGEST, NULL },
+    { "tim" DIGEST, NULL },
+    { "tim\t" DIGEST, NULL },
+    { "tim\r " DIGEST, NULL },
+    { "tim\x7f " DIGEST, NULL },
+    { "\xff " DIGEST, NULL },
+    { "tim " DIGEST "0", NULL },
+    { "tim " DIGEST " ", NULL },
+    { "tim " DIGEST "\n", NULL },
+    { "tim B913A602C7EDA7A495B4E6E7334D3890", NULL },
+    { "tim b913a602c7eda7a495b4e6e7334d389", NULL },
+    { "tim b913a602c7eda7a495b4e6e7334d389g", NULL },
+    { "tim b913a602c7eda7a495b4e6e7334d389:", NULL },
+    { "tim b913a602c7eda7a495b4e6e7334d389/", NULL },
+    { "tim `913a602c7eda7a495b4e6e7334d3890", NULL },
+    { "tim b913a602 7eda7a495b4e6e7334d3890", NULL }
+};
+
+
 static void
 test_base64(const base64_t *b)
 {
@@ -146,6 +193,16 @@ test_base64(const base64_t *b)
 
         is_u64((uint64_t) rc, MPOL_OK, "  in place");
         is_mem(in, n, b->octets, b->len, "  octets");
+
+        free(in);
+        free(out);
+
+        in = tap_exact(b->octets, b->len);
+        out = tap_exact(b->text, len);
+        memset(out, 0, len);
+
+        n = mpol_base64_encode(in, b->len, out);
+        is_mem(out, n, b->text, len, "  and back");
     }
 
     free(in);
@@ -224,6 +281,113 @@ test_base64_random(void)
     }
 
     is_u64(k, 256 * 3, "each octet at each place");
+
+    for (k = 0; k < 100000; k++) {
+        len = (size_t) rand() % sizeof(octets);
+
+        for (i = 0; i < len; i++) {
+            octets[i] = (uint8_t) (rand() >> 8);
+        }
+
+        n = encode(octets, len, text);
+
+        if (mpol_base64_encode(octets, len, again) != n
+            || memcmp(text, again, n) != 0)
+        {
+            break;
+        }
+    }
+
+    is_u64(k, 100000, "random octets, encoded");
+}
+
+
+static void
+test_cram(const cram_t *c)
+{
+    int           rc;
+    size_t        i, len, taken;
+    uint8_t      *msg;
+    mpol_cram_t   cram, before;
+
+    len = strlen(c->msg);
+    msg = tap_exact(c->msg, len);
+    memset(&cram, 0x55, sizeof(cram));
+    before = cram;
+
+    rc = mpol_cram_parse(msg, len, &cram);
+
+    if (c->login == NULL) {
+        ok(rc == MPOL_BAD && memcmp(&cram, &before, sizeof(cram)) == 0,
+           "CRAM-MD5 \"%s\" is refused, nothing set", c->msg);
+
+    } else if (ok(rc == MPOL_OK, "CRAM-MD5 \"%s\"", c->msg)) {
+        is_mem(cram.login.data, cram.login.len, c->login, strlen(c->login),
+               "  login");
+        ok(cram.digest.data == msg + len - 32 && cram.digest.len == 32,
+           "  digest");
+    }
+
+    free(msg);
+
+    for (i = 0, taken = 0; i < len; i++) {
+        msg = tap_exact(c->msg, i);
+        taken += mpol_cram_parse(msg, i, &cram) == MPOL_OK;
+        free(msg);
+    }
+
+    /* of "tim DIGEST0" its first 36 octets are one */
+
+    ok(taken == (c->login == NULL && len == 37
+                 && memcmp(c->msg, "tim " DIGEST, 36) == 0),
+       "  cut off");
+}
+
+
+static void
+test_cram_broken(void)
+{
+    int           c;
+    size_t        i, taken, bad;
+    uint8_t      *msg;
+    mpol_cram_t   cram;
+
+    for (i = 0, taken = 0, bad = 0; i < 36; i++) {
+        msg = tap_exact(crams[0].msg, 36);
+
+        for (c = 0; c < 256; c++) {
+            msg[i] = (uint8_t) c;
+
+            if (mpol_cram_parse(msg, 36, &cram) == MPOL_OK) {
+                taken++;
+                bad += cram.login.data != msg || cram.login.len != 3
+                       || cram.digest.data != msg + 4;
+            }
+        }
+
+        free(msg);
+    }
+
+    /* no space at either end of a login */
+    is_u64(taken, 94 + 95 + 94 + 1 + 32 * 16,
+           "CRAM-MD5: each octet as any other");
+    is_u64(bad, 0, "  and all of it in place");
+
+    msg = malloc(256 + 33);
+    if (msg == NULL) {
+        abort();
+    }
+
+    memset(msg, 'a', 256 + 33);
+    msg[255] = ' ';
+    ok(mpol_cram_parse(msg, 255 + 33, &cram) == MPOL_OK,
+       "CRAM-MD5: a login of 255");
+    msg[255] = 'a';
+    msg[256] = ' ';
+    ok(mpol_cram_parse(msg, 256 + 33, &cram) == MPOL_BAD,
+       "CRAM-MD5: a login of 256");
+
+    free(msg);
 }
 
 
@@ -395,6 +559,11 @@ main(void)
         test_plain(&plains[i]);
     }
 
+    for (i = 0; i < sizeof(crams) / sizeof(crams[0]); i++) {
+        test_cram(&crams[i]);
+    }
+
+    test_cram_broken();
     test_limits();
     test_utf8();
 
