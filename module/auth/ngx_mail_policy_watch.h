@@ -18,8 +18,8 @@
  * is told what the file has now.  A file that is away or wrong is said once,
  * and the old table stays.
  *
- * A table is gone when the event loop is next entered: what is needed longer
- * is to be copied.
+ * A table may be gone as soon as who asked for it returns: what is needed
+ * longer is to be copied.
  */
 
 
@@ -64,13 +64,17 @@ typedef struct {
 typedef void *(*ngx_mail_policy_watch_parse_pt)(ngx_pool_t *pool,
     ngx_str_t *text, void *data, ngx_mail_policy_watch_error_t *error);
 
-/* table: the new one, or the old one if there is none */
+/* table: the new one, or the old one if there is no new one */
 typedef void (*ngx_mail_policy_watch_pt)(void *data, void *table);
 
 
-/* for parse: says an error, and gives NULL */
+/*
+ * For parse: says an error, and gives NULL.  After "no memory" it is tried
+ * again, otherwise once the file has changed.
+ */
 void *ngx_mail_policy_watch_fail(ngx_mail_policy_watch_error_t *error,
     ngx_uint_t line, const char *fmt, ...);
+void *ngx_mail_policy_watch_no_memory(ngx_mail_policy_watch_error_t *error);
 
 
 /*
