@@ -25,6 +25,8 @@ $t->write_file('users', <<"EOF");
 dora\@example.com:$hash
 emil\@example.com:$hash:1000:100:Emil:/home/emil:senders=emil\@example.net,\@lists.example.com
 frank:${hash}::senders=frank\@example.com
+gina:${hash}:senders=gina+*\@example.com,\@*.example.net,*\@lists.example.com
+hugo:${hash}:senders=*
 EOF
 
 $t->conf(<<'EOF');
@@ -72,6 +74,8 @@ user('alice@example.com');
 user('bob@example.com',
     'bob@example.net, Sales@Example.COM,@lists.example.com');
 user('carol', 'carol@example.com');
+user('gina', 'gina+*@example.com @*.example.net, *@lists.example.com');
+user('hugo', '*');
 
 my $NOT_OWN = qr/^553 5\.7\.1 Sender address is not one of this login\b/;
 
@@ -114,6 +118,29 @@ $c = login('file', 'frank');
 
 owns($c, 'frank@example.com', 'file: a login that is no address');
 owns_not($c, 'frank@example.net');
+
+
+# wildcards
+
+for my $where (qw(records file)) {
+    $c = login($where, 'gina');
+
+    owns($c, $_, "$where: $_") for 'gina+news@example.com',
+        'Gina+@Example.COM', 'x@mail.example.net', 'x@a.b.example.net',
+        'gina@lists.example.com', '"x@example.org"@lists.example.com';
+    owns_not($c, $_, "$where: not $_") for 'gina@example.com',
+        'regina+x@example.com', 'gina+x@example.com.example.org',
+        'gina+x@sub.example.com', 'x@example.net', 'x@badexample.net',
+        'x@sub.lists.example.com', '"gina+x@example.com"@example.org',
+        '"x@mail.example.net"@example.org';
+
+    $c = login($where, 'hugo');
+
+    owns($c, $_, "$where: any, $_") for 'x@example.org', '"a@b"@example.com';
+}
+
+
+# not asked
 
 $c = login('any', 'alice@example.com');
 owns($c, 'bob@example.com', 'policy_sender any');
@@ -176,12 +203,12 @@ owns_not(login('records', 'alice@example.com'), 'new@example.com',
 
 # records that are not right
 
-user('alice@example.com', 'x, new@example.com @');
+user('alice@example.com', 'x, new@example.com *a*@example.com @');
 
 $c = login('records', 'alice@example.com');
 
 owns($c, 'new@example.com', 'what is no address is skipped');
-owns_not($c, 'x@example.com');
+owns_not($c, $_) for 'x@example.com', 'aa@example.com';
 
 is(scalar(grep { /the record of login "alice\@example\.com" in Redis/
     && /has a sender that is neither an address nor "\@domain"/ }
