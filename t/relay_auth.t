@@ -19,7 +19,8 @@ my ($crt, $key) = $t->certificate('relay', 'relay.example.com');
 
 my $PASSWORD = 'se,c=ret ' . "j\xc3\xb6" . ('x' x 90);
 my %users = ('edge,=1' => $PASSWORD, group => 'of the group',
-    'alice@example.com' => 'secret', 'bob@example.com' => 'other');
+    'alice@example.com' => 'secret', 'bob@example.com' => 'other',
+    'dave@example.com' => 'x' x 500);
 
 my $tls = $t->run_relay(name => 'tls', users => \%users,
     certificate => { cert => $crt, key => $key, at_once => 1 });
@@ -29,7 +30,8 @@ $t->write_file('password', "$PASSWORD\r\nmore\n");
 $t->write_file('users', join('',
     map { "$_->[0]:" . $t->crypt($_->[1]) . "\n" }
     [ 'alice@example.com', 'secret' ], [ 'bob@example.com', 'other' ],
-    [ 'carol@example.com', 'unknown there' ]));
+    [ 'carol@example.com', 'unknown there' ],
+    [ 'dave@example.com', 'x' x 500 ]));
 
 $t->conf(<<'EOF');
 mail {
@@ -245,6 +247,21 @@ for my $login ([ 'alice@example.com', 'secret' ],
     is_deeply([ sort keys %{ ($tls->received())[-1]{xclient} } ], [ 'ADDR' ],
         "client's: not by XCLIENT");
 }
+
+offers($tls, 'PLAIN');
+like(send_one('client', 'dave@example.com', 'x' x 500), qr/^250 /,
+    "client's, a long password: accepted");
+like(($tls->transcripts())[-1], qr/^C: AUTH PLAIN\nS: 334 \nC: /m,
+    "client's, a long password: not with the command");
+
+offers($tls, 'SCRAM-SHA-256');
+like(send_one('client', 'bob@example.com', 'other'), qr/^250 /,
+    "client's, SCRAM alone: accepted");
+is(mechanism($tls), 'SCRAM-SHA-256', "client's, SCRAM alone: so by it");
+offers($tls, 'SCRAM-SHA-256 LOGIN');
+like(send_one('client', 'bob@example.com', 'other'), qr/^250 /,
+    "client's, SCRAM and LOGIN: accepted");
+is(mechanism($tls), 'LOGIN', "client's, SCRAM and LOGIN: no keys are made");
 
 refused("client's, unknown to the relay", 'client', qr/does not let "carol/,
     'carol@example.com', 'unknown there');

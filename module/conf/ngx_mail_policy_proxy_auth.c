@@ -154,7 +154,7 @@ ngx_mail_policy_proxy_auth_used(ngx_conf_t *cf,
     ngx_mail_policy_main_conf_t   *mcf;
     ngx_mail_policy_upstream_t   **upstream;
 
-    if (conf->login) {
+    if (conf->login || conf->relay.client_login) {
         return 1;
     }
 

@@ -58,7 +58,9 @@ static const mpol_keyword_t  mpol_auth_keywords[] = {
     mpol_keyword("PLAIN", MPOL_AUTH_PLAIN),
     mpol_keyword("LOGIN", MPOL_AUTH_LOGIN),
     mpol_keyword("CRAM-MD5", MPOL_AUTH_CRAM_MD5),
-    mpol_keyword("SCRAM-SHA-256", MPOL_AUTH_SCRAM_SHA_256)
+    mpol_keyword("SCRAM-SHA-256", MPOL_AUTH_SCRAM_SHA_256),
+    mpol_keyword("XOAUTH2", MPOL_AUTH_XOAUTH2),
+    mpol_keyword("OAUTHBEARER", MPOL_AUTH_OAUTHBEARER)
 };
 
 

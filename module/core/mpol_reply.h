@@ -65,6 +65,8 @@ typedef struct {
 #define MPOL_AUTH_LOGIN          0x02
 #define MPOL_AUTH_CRAM_MD5       0x04
 #define MPOL_AUTH_SCRAM_SHA_256  0x08
+#define MPOL_AUTH_XOAUTH2        0x10
+#define MPOL_AUTH_OAUTHBEARER    0x20
 
 
 /* attributes a relay's XCLIENT line names */

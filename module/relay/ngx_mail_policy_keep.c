@@ -49,6 +49,7 @@ static ngx_mail_policy_relay_handlers_t  ngx_mail_policy_keep_handlers = {
     NULL,
     ngx_mail_policy_keep_failed,
     NULL,
+    NULL,
     NULL
 };
 

@@ -519,6 +519,7 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
             }
 
             if (ngx_mail_policy_relay_setup(relay, &reply) != NGX_OK) {
+                relay->refusal = reply;
                 ngx_mail_policy_relay_fail_as(relay,
                                    reply.code == 421
                                    ? NGX_MAIL_POLICY_RELAY_CLOSING
@@ -530,6 +531,12 @@ ngx_mail_policy_relay_replies(ngx_mail_policy_relay_t *relay)
             }
 
             ngx_mail_policy_relay_timers(relay);
+
+            if (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
+                && relay->handlers && relay->handlers->ready)
+            {
+                relay->handlers->ready(relay->data);
+            }
 
         } else {
             ngx_mail_policy_relay_reply(relay, &reply);
@@ -671,9 +678,13 @@ ngx_mail_policy_relay_fail_as(ngx_mail_policy_relay_t *relay,
 
     if (relay->handlers) {
 
-        /* a relay may close a connection that it has nothing to do on */
+        /*
+         * A relay may close a connection that it has nothing to do on; a
+         * wrong password is its client's fault.
+         */
 
-        level = (relay->kept || ngx_mail_policy_relay_stale(relay)
+        level = (relay->kept || relay->declined
+                 || ngx_mail_policy_relay_stale(relay)
                  || (relay->stage == NGX_MAIL_POLICY_RELAY_MAIL
                      && !relay->in_transaction
                      && ngx_queue_empty(&relay->sent)

@@ -82,6 +82,9 @@ typedef struct {
 
     /* it was left alone for a while (..._keep.h): the owner gives it back */
     void    (*idle)(void *data);
+
+    /* NULL, or told that the set-up of a new connection is done */
+    void    (*ready)(void *data);
 } ngx_mail_policy_relay_handlers_t;
 
 
@@ -229,6 +232,8 @@ typedef struct {
 
     ngx_event_t                        failure;   /* posted */
     ngx_mail_policy_relay_cause_e      cause;     /* of it */
+    mpol_reply_t                       refusal;   /* at set-up; code 0: none;
+                                                     points to "in" */
 
     unsigned                           in_transaction:1; /* MAIL was sent */
     unsigned                           in_body:1; /* from 354 or chunks() to
@@ -237,6 +242,10 @@ typedef struct {
                                                      in it: is wiped */
     unsigned                           listening:1; /* for chunks' replies */
     unsigned                           logged_in:1;
+    unsigned                           asking:1;  /* set behind open(): whether
+                                                     the envelope's client may
+                                                     log in; as nobody else */
+    unsigned                           declined:1;  /* he may not */
     unsigned                           trusted:1; /* TLS, as it should be */
     unsigned                           clear:1;   /* no TLS, and it need not
                                                      be */

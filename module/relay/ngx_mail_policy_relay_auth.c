@@ -7,22 +7,23 @@
 /*
  * AUTH to a relay, RFC 4954: with credentials of ours (proxy_auth, of the
  * group or of the server), or those that the client has given
- * (proxy_smtp_auth).
+ * (proxy_smtp_auth, "policy_auth relay").
  *
  *     PLAIN            AUTH PLAIN response                  -> 235
  *     LOGIN            AUTH LOGIN -> 334 name -> 334 password -> 235
  *     CRAM-MD5         AUTH CRAM-MD5 -> 334 response        -> 235
- *     SCRAM-SHA-256    AUTH SCRAM-SHA-256 client-first -> 334 server-first
- *                          -> (keys, perhaps from a thread) client-final
- *                          -> 334 server-final, verified -> 235
+ *     SCRAM-SHA-256    ..._auth_scram.c
+ *     XOAUTH2          AUTH XOAUTH2 response                -> 235
+ *                                          334 why -> empty -> 535
+ *     OAUTHBEARER      the same, and ^A for the empty one (RFC 7628)
  *
- * The strongest one is taken that the relay offers; PLAIN and LOGIN by TLS
- * only, unless that is allowed.  A relay that does not let us in is not used;
- * what it has said goes to nobody but the log.
+ * The strongest one is taken that the relay offers, for a client's token the
+ * one that it came with; what tells a password or a token by TLS only, unless
+ * that is allowed.  A relay that does not let us in is not used; what it has
+ * said goes to nobody but the log.
  *
- * Events: the end of a thread's work, through ngx_mail_policy_scram_start();
- * replies come from the set-up.  ngx_mail_policy_relay_auth_free() cancels
- * and wipes.
+ * No events arrive here; replies come from the set-up.
+ * ngx_mail_policy_relay_auth_free() cancels and wipes.
  */
 
 
@@ -31,57 +32,20 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/rand.h>
 
 #include "mpol_sasl.h"
-#include "ngx_mail_policy_relay.h"
+#include "ngx_mail_policy_relay_auth.h"
 #include "ngx_mail_policy_upstream.h"
 
 
-#define NGX_MAIL_POLICY_AUTH_NONCE    24        /* octets of base64 */
-#define NGX_MAIL_POLICY_AUTH_MESSAGE  2048      /* of one, decoded */
+/* RFC 5321, section 4.5.3.1.4 */
+#define NGX_MAIL_POLICY_AUTH_COMMAND  512
 
+#define NGX_MAIL_POLICY_AUTH_BEARER   "auth=Bearer "
 
-typedef enum {
-    NGX_MAIL_POLICY_AUTH_SENT = 0,              /* 235 is to come */
-    NGX_MAIL_POLICY_AUTH_NAME,                  /* ... 334, then the name */
-    NGX_MAIL_POLICY_AUTH_SECRET,
-    NGX_MAIL_POLICY_AUTH_CHALLENGE,
-    NGX_MAIL_POLICY_AUTH_FIRST,                 /* server-first */
-    NGX_MAIL_POLICY_AUTH_KEYS,                  /* a thread is at it */
-    NGX_MAIL_POLICY_AUTH_FINAL                  /* server-final */
-} ngx_mail_policy_auth_step_e;
-
-
-struct ngx_mail_policy_relay_auth_s {
-    ngx_mail_policy_relay_t       *relay;
-    ngx_str_t                      user;
-    ngx_str_t                      password;
-    ngx_mail_policy_scram_cache_t *cache;       /* of our own ones */
-    ngx_mail_policy_auth_step_e    step;
-
-    ngx_mail_policy_scram_t       *scram;
-    u_char                         signature[NGX_MAIL_POLICY_SCRAM_HASH];
-    u_char                         nonce[NGX_MAIL_POLICY_AUTH_NONCE + 1];
-
-    /* bare "," server-first "," client-final-without-proof */
-
-    size_t                         first_len;   /* of bare and its comma */
-    size_t                         without;     /* where that begins */
-    size_t                         messages_len;
-    u_char                         messages[3 * NGX_MAIL_POLICY_AUTH_MESSAGE];
-};
-
-
-typedef struct {
-    unsigned                       mechanism;   /* MPOL_AUTH_... */
-    char                          *name;
-    ngx_mail_policy_auth_step_e    step;
-    ngx_int_t                    (*initial)(ngx_mail_policy_relay_auth_t *a);
-} ngx_mail_policy_auth_mechanism_t;
+#define NGX_MAIL_POLICY_AUTH_TOKENS   (MPOL_AUTH_XOAUTH2|MPOL_AUTH_OAUTHBEARER)
 
 
 static ngx_mail_policy_auth_mechanism_t *ngx_mail_policy_relay_auth_choose(
@@ -94,20 +58,13 @@ static ngx_int_t ngx_mail_policy_relay_auth_plain(
     ngx_mail_policy_relay_auth_t *a);
 static ngx_int_t ngx_mail_policy_relay_auth_cram_md5(
     ngx_mail_policy_relay_auth_t *a, ngx_str_t *challenge);
-static ngx_int_t ngx_mail_policy_relay_auth_scram(
+static ngx_int_t ngx_mail_policy_relay_auth_xoauth2(
     ngx_mail_policy_relay_auth_t *a);
-static ngx_int_t ngx_mail_policy_relay_auth_server_first(
-    ngx_mail_policy_relay_auth_t *a, ngx_str_t *message);
-static void ngx_mail_policy_relay_auth_keys(void *data,
-    ngx_mail_policy_scram_keys_t *keys);
-static ngx_int_t ngx_mail_policy_relay_auth_client_final(
-    ngx_mail_policy_relay_auth_t *a, ngx_mail_policy_scram_keys_t *keys);
-static ngx_int_t ngx_mail_policy_relay_auth_server_final(
-    ngx_mail_policy_relay_auth_t *a, ngx_str_t *message);
-static ngx_int_t ngx_mail_policy_relay_auth_say(
-    ngx_mail_policy_relay_auth_t *a, u_char *data, size_t len);
-static ngx_int_t ngx_mail_policy_relay_auth_bad(
-    ngx_mail_policy_relay_auth_t *a, char *what);
+static ngx_int_t ngx_mail_policy_relay_auth_oauthbearer(
+    ngx_mail_policy_relay_auth_t *a);
+static ngx_int_t ngx_mail_policy_relay_auth_token(
+    ngx_mail_policy_relay_auth_t *a, u_char *start, u_char *p);
+static unsigned ngx_mail_policy_relay_auth_token_method(ngx_str_t *method);
 
 
 /* the strongest first */
@@ -119,6 +76,10 @@ static ngx_mail_policy_auth_mechanism_t  ngx_mail_policy_auth_mechanisms[] = {
     { MPOL_AUTH_PLAIN, "PLAIN", NGX_MAIL_POLICY_AUTH_SENT,
       ngx_mail_policy_relay_auth_plain },
     { MPOL_AUTH_LOGIN, "LOGIN", NGX_MAIL_POLICY_AUTH_NAME, NULL },
+    { MPOL_AUTH_OAUTHBEARER, "OAUTHBEARER", NGX_MAIL_POLICY_AUTH_TOKEN,
+      ngx_mail_policy_relay_auth_oauthbearer },
+    { MPOL_AUTH_XOAUTH2, "XOAUTH2", NGX_MAIL_POLICY_AUTH_TOKEN,
+      ngx_mail_policy_relay_auth_xoauth2 },
     { 0, NULL, NGX_MAIL_POLICY_AUTH_SENT, NULL }
 };
 
@@ -126,7 +87,8 @@ static ngx_mail_policy_auth_mechanism_t  ngx_mail_policy_auth_mechanisms[] = {
 ngx_uint_t
 ngx_mail_policy_relay_auth_needed(ngx_mail_policy_relay_t *relay)
 {
-    return relay->peer->upstream->login != NULL
+    return relay->asking
+           || relay->peer->upstream->login != NULL
            || relay->conf->login != NULL
            || (relay->conf->client_login && relay->envelope
                && relay->envelope->sasl_username.len);
@@ -156,7 +118,7 @@ ngx_mail_policy_relay_auth(ngx_mail_policy_relay_t *relay)
         login = relay->conf->login;
     }
 
-    if (login) {
+    if (login && !relay->asking) {
         a->user = login->user;
         a->password = login->password;
         a->cache = login->cache;
@@ -165,10 +127,19 @@ ngx_mail_policy_relay_auth(ngx_mail_policy_relay_t *relay)
         relay->bound = 1;
         a->user = relay->envelope->sasl_username;
         a->password = relay->envelope->sasl_password;
+        a->token = ngx_mail_policy_relay_auth_token_method(
+                                             &relay->envelope->sasl_method);
     }
 
     relay->stage = NGX_MAIL_POLICY_RELAY_AUTH;
     relay->log.action = "logging in to relay";
+
+    if (a->password.len == 0) {
+        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_REFUSED,
+                                      "client has said no password to log in "
+                                      "with");
+        return NGX_OK;
+    }
 
     m = ngx_mail_policy_relay_auth_choose(relay, a);
 
@@ -190,15 +161,17 @@ ngx_mail_policy_relay_auth_choose(ngx_mail_policy_relay_t *relay,
     unsigned                           usable;
     ngx_mail_policy_auth_mechanism_t  *m;
 
-    usable = relay->ehlo.auth & relay->conf->auth_methods;
+    usable = relay->ehlo.auth
+             & (a->token ? a->token : relay->conf->auth_methods);
 
     if (relay->pc.connection->ssl == NULL && !relay->conf->auth_plaintext) {
-        usable &= ~(MPOL_AUTH_PLAIN|MPOL_AUTH_LOGIN);
+        usable &= ~(MPOL_AUTH_PLAIN|MPOL_AUTH_LOGIN
+                    |NGX_MAIL_POLICY_AUTH_TOKENS);
     }
 
     /* its keys are worth their while for a login that comes again */
 
-    if (a->cache == NULL) {
+    if (a->cache == NULL && (usable & ~MPOL_AUTH_SCRAM_SHA_256)) {
         usable &= ~MPOL_AUTH_SCRAM_SHA_256;
     }
 
@@ -216,20 +189,68 @@ static ngx_int_t
 ngx_mail_policy_relay_auth_begin(ngx_mail_policy_relay_auth_t *a,
     ngx_mail_policy_auth_mechanism_t *m)
 {
-    u_char  *p, *last;
+    u_char  *p;
+
+    a->mechanism = m;
+
+    if (m->initial) {
+        return m->initial(a);
+    }
 
     p = ngx_mail_policy_relay_reserve(a->relay, sizeof("AUTH " CRLF) - 1
-                                                + ngx_strlen(m->name) + 1);
+                                                + ngx_strlen(m->name));
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     a->step = m->step;
 
-    last = ngx_sprintf(p, "AUTH %s%s", m->name, m->initial ? " " : CRLF);
-    ngx_mail_policy_relay_written(a->relay, last - p);
+    ngx_mail_policy_relay_written(a->relay,
+                             ngx_sprintf(p, "AUTH %s" CRLF, m->name) - p);
 
-    return m->initial ? m->initial(a) : NGX_OK;
+    return NGX_OK;
+}
+
+
+/*
+ * RFC 4954, section 4: AUTH with all that it has is not longer than any other
+ * command; a response may be.
+ */
+
+ngx_int_t
+ngx_mail_policy_relay_auth_initial(ngx_mail_policy_relay_auth_t *a,
+    u_char *data, size_t len)
+{
+    u_char      *p;
+    size_t       n;
+    ngx_uint_t   whole;
+
+    n = sizeof("AUTH  " CRLF) - 1 + ngx_strlen(a->mechanism->name);
+
+    if (!a->begun) {
+        a->begun = 1;
+        whole = (n + ngx_base64_encoded_length(len)
+                 <= NGX_MAIL_POLICY_AUTH_COMMAND);
+
+        p = ngx_mail_policy_relay_reserve(a->relay, n);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_mail_policy_relay_written(a->relay,
+                                      ngx_sprintf(p, "AUTH %s%s",
+                                                  a->mechanism->name,
+                                                  whole ? " " : CRLF)
+                                      - p);
+        if (!whole) {
+            a->step = NGX_MAIL_POLICY_AUTH_INITIAL;
+            return NGX_OK;
+        }
+    }
+
+    a->step = a->mechanism->step;
+
+    return ngx_mail_policy_relay_auth_say(a, data, len);
 }
 
 
@@ -245,16 +266,22 @@ ngx_mail_policy_relay_auth_reply(ngx_mail_policy_relay_t *relay,
     a = relay->auth;
 
     if (reply->code == 334 && a->step != NGX_MAIL_POLICY_AUTH_SENT
+        && a->step != NGX_MAIL_POLICY_AUTH_REFUSED
         && a->step != NGX_MAIL_POLICY_AUTH_KEYS)
     {
         return ngx_mail_policy_relay_auth_continue(a, reply);
     }
 
-    rc = (reply->code == 235 && a->step == NGX_MAIL_POLICY_AUTH_SENT)
+    rc = (reply->code == 235
+          && (a->step == NGX_MAIL_POLICY_AUTH_SENT
+              || a->step == NGX_MAIL_POLICY_AUTH_TOKEN))
          ? NGX_DONE : NGX_ERROR;
 
     if (rc == NGX_ERROR) {
-        ngx_log_error(NGX_LOG_ERR, &relay->log, 0,
+        relay->declined = (relay->asking && reply->code >= 500);
+
+        ngx_log_error((relay->declined ? NGX_LOG_INFO : NGX_LOG_ERR),
+                      &relay->log, 0,
                       "relay does not let \"%V\" log in", &a->user);
     }
 
@@ -272,15 +299,30 @@ ngx_mail_policy_relay_auth_continue(ngx_mail_policy_relay_auth_t *a,
     ngx_str_t  message;
     u_char     text[NGX_MAIL_POLICY_AUTH_MESSAGE];
 
-    if (a->step == NGX_MAIL_POLICY_AUTH_NAME) {
+    switch (a->step) {
+
+    case NGX_MAIL_POLICY_AUTH_INITIAL:
+        return a->mechanism->initial(a);
+
+    case NGX_MAIL_POLICY_AUTH_NAME:
         a->step = NGX_MAIL_POLICY_AUTH_SECRET;
         return ngx_mail_policy_relay_auth_say(a, a->user.data, a->user.len);
-    }
 
-    if (a->step == NGX_MAIL_POLICY_AUTH_SECRET) {
+    case NGX_MAIL_POLICY_AUTH_SECRET:
         a->step = NGX_MAIL_POLICY_AUTH_SENT;
         return ngx_mail_policy_relay_auth_say(a, a->password.data,
                                               a->password.len);
+
+    case NGX_MAIL_POLICY_AUTH_TOKEN:
+
+        /* RFC 7628, section 3.2.3: why not, which has to be answered */
+
+        a->step = NGX_MAIL_POLICY_AUTH_REFUSED;
+        return ngx_mail_policy_relay_auth_say(a, (u_char *) "\1",
+                                     a->token == MPOL_AUTH_OAUTHBEARER);
+
+    default:
+        break;
     }
 
     if (reply->text.len > NGX_MAIL_POLICY_AUTH_MESSAGE
@@ -299,10 +341,10 @@ ngx_mail_policy_relay_auth_continue(ngx_mail_policy_relay_auth_t *a,
         return ngx_mail_policy_relay_auth_cram_md5(a, &message);
 
     case NGX_MAIL_POLICY_AUTH_FIRST:
-        return ngx_mail_policy_relay_auth_server_first(a, &message);
+        return ngx_mail_policy_relay_auth_scram_first(a, &message);
 
     default:
-        return ngx_mail_policy_relay_auth_server_final(a, &message);
+        return ngx_mail_policy_relay_auth_scram_final(a, &message);
     }
 }
 
@@ -328,7 +370,7 @@ ngx_mail_policy_relay_auth_plain(ngx_mail_policy_relay_auth_t *a)
     *p++ = '\0';
     p = ngx_cpymem(p, a->password.data, a->password.len);
 
-    rc = ngx_mail_policy_relay_auth_say(a, buf, p - buf);
+    rc = ngx_mail_policy_relay_auth_initial(a, buf, p - buf);
 
     ngx_explicit_memzero(buf, sizeof(buf));
 
@@ -369,198 +411,97 @@ ngx_mail_policy_relay_auth_cram_md5(ngx_mail_policy_relay_auth_t *a,
 }
 
 
-static ngx_int_t
-ngx_mail_policy_relay_auth_scram(ngx_mail_policy_relay_auth_t *a)
+static unsigned
+ngx_mail_policy_relay_auth_token_method(ngx_str_t *method)
 {
-    size_t     n;
-    ngx_str_t  random, nonce;
-    u_char     octets[NGX_MAIL_POLICY_AUTH_NONCE / 4 * 3];
-    u_char     buf[NGX_MAIL_POLICY_AUTH_MESSAGE];
+    ngx_mail_policy_auth_mechanism_t  *m;
 
-    if (RAND_bytes(octets, sizeof(octets)) != 1) {
+    for (m = ngx_mail_policy_auth_mechanisms; m->name; m++) {
+
+        if ((m->mechanism & NGX_MAIL_POLICY_AUTH_TOKENS)
+            && method->len == ngx_strlen(m->name)
+            && ngx_memcmp(method->data, m->name, method->len) == 0)
+        {
+            return m->mechanism;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_relay_auth_xoauth2(ngx_mail_policy_relay_auth_t *a)
+{
+    u_char  *p, *start;
+
+    start = ngx_alloc(sizeof("user=\1" NGX_MAIL_POLICY_AUTH_BEARER "\1\1")
+                      + a->user.len + a->password.len, &a->relay->log);
+    if (start == NULL) {
         return NGX_ERROR;
     }
 
-    random.data = octets;
-    random.len = sizeof(octets);
-    nonce.data = a->nonce;
+    p = ngx_sprintf(start, "user=%V\1", &a->user);
 
-    ngx_encode_base64(&nonce, &random);
+    return ngx_mail_policy_relay_auth_token(a, start, p);
+}
 
-    n = mpol_scram_bare(a->user.data, a->user.len, a->nonce,
-                        NGX_MAIL_POLICY_AUTH_NONCE, a->messages,
-                        NGX_MAIL_POLICY_AUTH_MESSAGE - sizeof(MPOL_SCRAM_GS2));
-    if (n == 0) {
+
+/* RFC 7628, section 3.1; the name as in SCRAM */
+
+static ngx_int_t
+ngx_mail_policy_relay_auth_oauthbearer(ngx_mail_policy_relay_auth_t *a)
+{
+    u_char  *p, *start;
+    size_t   i;
+
+    start = ngx_alloc(sizeof("n,a=,\1" NGX_MAIL_POLICY_AUTH_BEARER "\1\1")
+                      + 3 * a->user.len + a->password.len, &a->relay->log);
+    if (start == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_memcpy(buf, MPOL_SCRAM_GS2, sizeof(MPOL_SCRAM_GS2) - 1);
-    ngx_memcpy(buf + sizeof(MPOL_SCRAM_GS2) - 1, a->messages, n);
+    p = ngx_cpymem(start, "n,a=", 4);
 
-    a->messages[n] = ',';
-    a->first_len = n + 1;
+    for (i = 0; i < a->user.len; i++) {
 
-    return ngx_mail_policy_relay_auth_say(a, buf,
-                                          sizeof(MPOL_SCRAM_GS2) - 1 + n);
+        if (a->user.data[i] == ',' || a->user.data[i] == '=') {
+            p = ngx_sprintf(p, "=%02Xd", (unsigned) a->user.data[i]);
+            continue;
+        }
+
+        *p++ = a->user.data[i];
+    }
+
+    p = ngx_cpymem(p, ",\1", 2);
+
+    return ngx_mail_policy_relay_auth_token(a, start, p);
 }
 
+
+/* start, on the heap, has room for what comes in both */
 
 static ngx_int_t
-ngx_mail_policy_relay_auth_server_first(ngx_mail_policy_relay_auth_t *a,
-    ngx_str_t *message)
+ngx_mail_policy_relay_auth_token(ngx_mail_policy_relay_auth_t *a,
+    u_char *start, u_char *p)
 {
-    u_char                        *p;
-    size_t                         n;
-    ngx_str_t                      salt;
-    mpol_scram_server_t            server;
-    ngx_mail_policy_relay_t       *relay;
-    ngx_mail_policy_scram_keys_t  *keys;
-    u_char                         buf[NGX_MAIL_POLICY_AUTH_MESSAGE];
+    ngx_int_t  rc;
 
-    relay = a->relay;
+    p = ngx_cpymem(p, NGX_MAIL_POLICY_AUTH_BEARER,
+                   sizeof(NGX_MAIL_POLICY_AUTH_BEARER) - 1);
+    p = ngx_cpymem(p, a->password.data, a->password.len);
+    p = ngx_cpymem(p, "\1\1", 2);
 
-    if (mpol_scram_server_first(message->data, message->len, a->nonce,
-                                NGX_MAIL_POLICY_AUTH_NONCE, &server)
-        != MPOL_OK
-        || mpol_base64_decode(server.salt.data, server.salt.len, buf, &n)
-           != MPOL_OK
-        || n == 0 || n > NGX_MAIL_POLICY_SCRAM_SALT)
-    {
-        return ngx_mail_policy_relay_auth_bad(a, "SCRAM message");
-    }
+    rc = ngx_mail_policy_relay_auth_initial(a, start, p - start);
 
-    /* too few give the password away, too many keep us busy */
+    ngx_explicit_memzero(start, p - start);
+    ngx_free(start);
 
-    if (server.iterations < NGX_MAIL_POLICY_SCRAM_MIN
-        || server.iterations > NGX_MAIL_POLICY_SCRAM_MAX)
-    {
-        return ngx_mail_policy_relay_auth_bad(a, "number of SCRAM iterations");
-    }
-
-    p = ngx_cpymem(a->messages + a->first_len, message->data, message->len);
-    *p++ = ',';
-
-    a->without = p - a->messages;
-
-    p = ngx_cpymem(p, MPOL_SCRAM_BINDING, sizeof(MPOL_SCRAM_BINDING) - 1);
-    p = ngx_cpymem(p, server.nonce.data, server.nonce.len);
-
-    a->messages_len = p - a->messages;
-
-    salt.data = buf;
-    salt.len = n;
-
-    keys = ngx_mail_policy_scram_find(a->cache, &salt, server.iterations);
-
-    if (keys) {
-        return ngx_mail_policy_relay_auth_client_final(a, keys);
-    }
-
-    a->step = NGX_MAIL_POLICY_AUTH_KEYS;
-    a->scram = ngx_mail_policy_scram_start(a->cache, relay->conf->thread_pool,
-                                           &a->password, &salt,
-                                           server.iterations,
-                                           ngx_mail_policy_relay_auth_keys, a);
-    if (a->scram == NULL) {
-        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_OURSELVES,
-                                      "no thread to log in to the relay");
-    }
-
-    return NGX_OK;
+    return rc;
 }
 
 
-static void
-ngx_mail_policy_relay_auth_keys(void *data, ngx_mail_policy_scram_keys_t *keys)
-{
-    ngx_mail_policy_relay_auth_t *a = data;
-
-    ngx_mail_policy_relay_t  *relay;
-
-    relay = a->relay;
-    a->scram = NULL;
-
-    if (relay->failing) {
-        return;
-    }
-
-    if (keys == NULL
-        || ngx_mail_policy_relay_auth_client_final(a, keys) != NGX_OK)
-    {
-        ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_OURSELVES,
-                                      "no memory to log in to the relay");
-        return;
-    }
-
-    ngx_mail_policy_relay_timers(relay);
-    ngx_post_event(relay->pc.connection->write, &ngx_posted_events);
-}
-
-
-static ngx_int_t
-ngx_mail_policy_relay_auth_client_final(ngx_mail_policy_relay_auth_t *a,
-    ngx_mail_policy_scram_keys_t *keys)
-{
-    u_char     *p;
-    ngx_str_t   messages, proof, text;
-    u_char      hash[NGX_MAIL_POLICY_SCRAM_HASH];
-    u_char      buf[NGX_MAIL_POLICY_AUTH_MESSAGE];
-
-    messages.data = a->messages;
-    messages.len = a->messages_len;
-
-    if (ngx_mail_policy_scram_sign(keys, &messages, hash, a->signature)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    p = ngx_cpymem(buf, a->messages + a->without,
-                   a->messages_len - a->without);
-    p = ngx_cpymem(p, ",p=", 3);
-
-    proof.data = hash;
-    proof.len = NGX_MAIL_POLICY_SCRAM_HASH;
-    text.data = p;
-
-    ngx_encode_base64(&text, &proof);
-
-    a->step = NGX_MAIL_POLICY_AUTH_FINAL;
-
-    return ngx_mail_policy_relay_auth_say(a, buf, p + text.len - buf);
-}
-
-
-/* who does not know the password cannot give it */
-
-static ngx_int_t
-ngx_mail_policy_relay_auth_server_final(ngx_mail_policy_relay_auth_t *a,
-    ngx_str_t *message)
-{
-    size_t      n;
-    u_char      buf[NGX_MAIL_POLICY_AUTH_MESSAGE];
-    mpol_str_t  signature;
-
-    if (mpol_scram_server_final(message->data, message->len, &signature)
-        != MPOL_OK
-        || mpol_base64_decode(signature.data, signature.len, buf, &n)
-           != MPOL_OK
-        || n != NGX_MAIL_POLICY_SCRAM_HASH
-        || CRYPTO_memcmp(buf, a->signature, NGX_MAIL_POLICY_SCRAM_HASH) != 0)
-    {
-        return ngx_mail_policy_relay_auth_bad(a, "signature: it does not know "
-                                                 "the password");
-    }
-
-    a->step = NGX_MAIL_POLICY_AUTH_SENT;
-
-    return ngx_mail_policy_relay_auth_say(a, NULL, 0);
-}
-
-
-/* a line of base64 */
-
-static ngx_int_t
+ngx_int_t
 ngx_mail_policy_relay_auth_say(ngx_mail_policy_relay_auth_t *a, u_char *data,
     size_t len)
 {
@@ -591,7 +532,7 @@ ngx_mail_policy_relay_auth_say(ngx_mail_policy_relay_auth_t *a, u_char *data,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_mail_policy_relay_auth_bad(ngx_mail_policy_relay_auth_t *a, char *what)
 {
     ngx_log_error(NGX_LOG_ERR, &a->relay->log, 0,

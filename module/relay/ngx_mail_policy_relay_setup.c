@@ -170,7 +170,8 @@ ngx_mail_policy_relay_setup(ngx_mail_policy_relay_t *relay,
     }
 
     if (rc != NGX_OK) {
-        ngx_log_error(NGX_LOG_ERR, &relay->log, 0,
+        ngx_log_error((relay->declined ? NGX_LOG_INFO : NGX_LOG_ERR),
+                      &relay->log, 0,
                       "relay answered %ui at set-up", (ngx_uint_t) reply->code);
         return NGX_ERROR;
     }

@@ -72,7 +72,8 @@ static ngx_mail_policy_relay_handlers_t  ngx_mail_policy_relay_handlers = {
     ngx_mail_policy_relay_replied,
     ngx_mail_policy_relay_failed,
     ngx_mail_policy_relay_writable,
-    ngx_mail_policy_relay_idle
+    ngx_mail_policy_relay_idle,
+    NULL
 };
 
 

@@ -23,6 +23,8 @@ my %STEPS = (
     'LOGIN'         => [ \&ask_name, \&ask_password, \&login ],
     'CRAM-MD5'      => [ \&ask_cram_md5, \&cram_md5 ],
     'SCRAM-SHA-256' => [ \&scram_first, \&scram_final, \&scram_end ],
+    'XOAUTH2'       => [ \&xoauth2, \&sorry ],
+    'OAUTHBEARER'   => [ \&oauthbearer, \&sorry ],
 );
 
 
@@ -40,8 +42,8 @@ sub new {
 sub take {
     my ($self, $response) = @_;
 
-    if (!defined $response && ($self->{steps}[0] == \&plain
-        || $self->{steps}[0] == \&scram_first))
+    if (!defined $response && grep { $self->{steps}[0] == $_ }
+        \&plain, \&scram_first, \&xoauth2, \&oauthbearer)
     {
         return ('challenge', '');
     }
@@ -66,6 +68,49 @@ sub plain {
 
     my (undef, $user, $password) = split /\0/, $response, 3;
     return $self->verdict($user, $password);
+}
+
+
+# of a token that is wrong, the client hears why, and has to answer
+
+sub xoauth2 {
+    my ($self, $response) = @_;
+
+    my ($user, $token)
+        = $response =~ /^user=([^\1]+)\1auth=Bearer ([^\1]+)\1\1\z/ or return 'no';
+
+    $self->{sorry} = '';
+    return $self->token($user, $token);
+}
+
+sub oauthbearer {
+    my ($self, $response) = @_;
+
+    my ($user, $token)
+        = $response =~ /^n,a=([^,]+),\1auth=Bearer ([^\1]+)\1\1\z/ or return 'no';
+
+    $user =~ s/=2C/,/g;
+    $user =~ s/=3D/=/g;
+
+    $self->{sorry} = "\1";
+    return $self->token($user, $token);
+}
+
+sub token {
+    my ($self, $user, $token) = @_;
+
+    my @verdict = $self->verdict($user, $token);
+
+    return $verdict[0] eq 'yes' ? @verdict
+        : ('challenge', '{"status":"invalid_token"}');
+}
+
+sub sorry {
+    my ($self, $response) = @_;
+
+    $self->{fault} = 'not the answer to a failure'
+        if $response ne $self->{sorry};
+    return 'no';
 }
 
 

@@ -676,7 +676,8 @@ sub command {
     $self->fault($c, 'control octets in a command')
         if $line =~ /[\x00-\x1f\x7f]/;
     $self->fault($c, 'a command of more than 512 octets')
-        if length($line) > 510 && $verb !~ /^(?:MAIL|RCPT|AUTH)$/;
+        if length($line) > 510 && $verb !~ /^(?:MAIL|RCPT)$/
+            && !$c->{auth_wanted};
 
     delete $c->{awaited};
 
@@ -848,6 +849,8 @@ sub auth_answer {
     if ($c->{sasl}) {
         my ($what, $text) = $c->{sasl}->take(
             defined $response ? decode_base64($response) : undef);
+
+        $self->fault($c, $c->{sasl}{fault}) if $c->{sasl}{fault};
 
         if ($what eq 'challenge') {
             delete $c->{awaited};
