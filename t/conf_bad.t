@@ -219,6 +219,8 @@ for my $case (
     [ 'alice:{PLAIN}a:b', qr/a \{PLAIN\} password cannot have a ":" in it/ ],
     [ "alice:$hash:senders=a\@x,alice",
         qr/invalid sender, expected addresses and "\@domain" behind/ ],
+    [ "alice:$hash:senders=*a*\@x",
+        qr/invalid sender, .*, each part with one "\*" at most/ ],
     [ "alice:$hash:senders=a\@x:senders=b\@x", qr/a second "senders="/ ],
     [ "alice:$hash:x:senders=" . 'a@x,' x 257,
         qr/too many senders, expected at most 256 in 8192 octets/ ],

@@ -353,7 +353,8 @@ ngx_mail_policy_auth_file_senders(u_char *p, u_char *last,
 
     default: /* MPOL_SENDERS_ENTRY */
         return "invalid sender, expected addresses and \"@domain\" behind "
-               "\"senders=\", with \",\" between them";
+               "\"senders=\", with \",\" between them, each part with one "
+               "\"*\" at most";
     }
 }
 

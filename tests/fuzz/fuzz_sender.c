@@ -8,6 +8,7 @@
 
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,89 @@ swap_case(uint8_t *p, size_t len)
             p[i] ^= 0x20;
         }
     }
+}
+
+
+/* "*" as it is understood, and not as it is computed */
+
+static int
+is_like(const char *pattern, const char *text)
+{
+    if (*pattern == '\0') {
+        return *text == '\0';
+    }
+
+    if (*pattern == '*') {
+        return is_like(pattern + 1, text)
+               || (*text != '\0' && *text != '@' && is_like(pattern, text + 1));
+    }
+
+    return *text != '\0'
+           && (*pattern == *text
+               || (isalpha((unsigned char) *pattern)
+                   && (*pattern ^ 0x20) == *text))
+           && is_like(pattern + 1, text + 1);
+}
+
+
+static int
+is_owned(char *entry, char *address)
+{
+    char  *domain, *at;
+
+    domain = strrchr(entry, '@');
+    at = strrchr(address, '@');
+
+    if (at == NULL || at == address || at[1] == '\0') {
+        return 0;
+    }
+
+    if (strcmp(entry, "*") == 0) {
+        return 1;
+    }
+
+    assert(domain != NULL);
+
+    if (!is_like(domain, at)) {
+        return 0;
+    }
+
+    *domain = '\0';
+    *at = '\0';
+
+    return *entry == '\0' || strcmp(entry, "*") == 0
+           || is_like(entry, address);
+}
+
+
+/* the list as one entry, if it is a good one */
+
+static void
+check_entry(const uint8_t *list, size_t len, const uint8_t *address, size_t n,
+    int owned)
+{
+    size_t  i;
+    char    entry[256], text[256];
+
+    if (len == 0 || len > 64 || n > 64
+        || mpol_senders_check(list, len) != MPOL_OK
+        || memchr(address, '\0', n) != NULL)
+    {
+        return;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (list[i] <= ' ' || list[i] == ',') {
+            return;
+        }
+    }
+
+    memcpy(entry, list, len);
+    entry[len] = '\0';
+    memcpy(text, address, n);
+    text[n] = '\0';
+
+    assert(is_owned(entry, text) == owned);
 }
 
 
@@ -67,6 +151,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         assert(i > 1 && i < n);
     }
+
+    check_entry(list, len, address, n, owned);
 
     swap_case(address, n);
     assert(mpol_senders_match(list, len, address, n) == owned);
