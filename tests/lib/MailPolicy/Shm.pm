@@ -1,8 +1,8 @@
 package MailPolicy::Shm;
 
-# The counters in shared memory, called as the store calls them: compiles a
-# test in C (see Shm.h) with them to a library, which nginx loads and which
-# prints the results.
+# What is in shared memory, called as the module calls it: compiles a test in C
+# with it to a library, which nginx loads and which prints the results.  The
+# counters are the rule, see Shm.h; sources => [ ... ] of module/ are others.
 
 use strict;
 use warnings;
@@ -20,7 +20,7 @@ my $HEADERS = '/usr/share/nginx/src/src';
 # ends the test file
 
 sub run {
-    my ($name) = @_;
+    my ($name, %option) = @_;
 
     my $here = dirname(__FILE__);
     my $top = "$here/../../..";
@@ -35,17 +35,20 @@ sub run {
     my $dir = tempdir('policy-test-XXXXXX', TMPDIR => 1, CLEANUP => 1);
     my $library = "$dir/$name.so";
 
-    my @sources = ("$here/$name.c",
-        glob("$top/module/store/ngx_mail_policy_shm*.c"),
-        map { "$top/module/core/mpol_$_.c" }
-            qw(counter local pack rate set));
+    my $sources = $option{sources} // [
+        'store/ngx_mail_policy_shm*.c',
+        map { "core/mpol_$_.c" } qw(counter local pack rate set),
+    ];
+
+    my @sources = ("$here/$name.c", map { glob("$top/module/$_") } @$sources);
 
     my @include = map { "-I$_" } "$top/module/core", "$top/module/store",
-        "$top/tests/unit", "$top/build/module",
+        "$top/module/auth", "$top/tests/unit", "$top/build/module",
         map { "$HEADERS/$_" } qw(core event event/modules os/unix);
 
     system('gcc', '-O1', '-g', '-Wall', '-Wextra', '-Wno-unused-parameter',
-        '-shared', '-fPIC', @include, '-o', $library, @sources) == 0
+        '-shared', '-fPIC', @include, '-o', $library, @sources,
+        '-lcrypto') == 0
         or BAIL_OUT("$name.c cannot be compiled");
 
     {
