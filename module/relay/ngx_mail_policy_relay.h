@@ -246,6 +246,7 @@ typedef struct {
                                                      the envelope's client may
                                                      log in; as nobody else */
     unsigned                           declined:1;  /* he may not */
+    unsigned                           as_client:1; /* his is the login */
     unsigned                           trusted:1; /* TLS, as it should be */
     unsigned                           clear:1;   /* no TLS, and it need not
                                                      be */

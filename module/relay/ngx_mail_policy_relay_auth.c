@@ -125,6 +125,7 @@ ngx_mail_policy_relay_auth(ngx_mail_policy_relay_t *relay)
 
     } else {
         relay->bound = 1;
+        relay->as_client = 1;
         a->user = relay->envelope->sasl_username;
         a->password = relay->envelope->sasl_password;
         a->token = ngx_mail_policy_relay_auth_token_method(

@@ -14,7 +14,8 @@
  * with all of them: of one transaction one relay that is lost counts, and two
  * are asked.  A 421 to a command counts nothing, as it may be due to the
  * sender or a recipient.  A relay that does not answer in time counts always:
- * waiting is what it is to save.
+ * waiting is what it is to save.  What the client has said to log in with is
+ * as a message in all this, and a refusal of it counts nothing.
  *
  * No events arrive here.
  */
@@ -31,13 +32,56 @@
 #define NGX_MAIL_POLICY_NEXT_LOST  2    /* relays, by one message */
 
 
+static ngx_uint_t ngx_mail_policy_next_is_us(ngx_connection_t *c,
+    ngx_mail_policy_peer_t *peer);
+
+
+ngx_mail_policy_peer_t *
+ngx_mail_policy_next_peer(ngx_mail_policy_balance_t *balance,
+    ngx_connection_t *c)
+{
+    ngx_mail_policy_peer_t  *peer;
+
+    for ( ;; ) {
+        peer = ngx_mail_policy_balance_next(balance);
+
+        if (peer == NULL || !ngx_mail_policy_next_is_us(c, peer)) {
+            return peer;
+        }
+
+        ngx_mail_policy_peer_release(peer);
+    }
+}
+
+
+/* TRUST-9: a server that relays to itself would go on until it has no more
+   connections */
+
+static ngx_uint_t
+ngx_mail_policy_next_is_us(ngx_connection_t *c, ngx_mail_policy_peer_t *peer)
+{
+    if (ngx_connection_local_sockaddr(c, NULL, 0) != NGX_OK
+        || ngx_cmp_sockaddr(c->local_sockaddr, c->local_socklen,
+                            peer->sockaddr, peer->socklen, 1)
+           != NGX_OK)
+    {
+        return 0;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, c->log, 0,
+                  "relay %V is this very server", &peer->name);
+
+    return 1;
+}
+
+
 /* a try begins */
 
 void
-ngx_mail_policy_next_try(ngx_mail_policy_transaction_t *t)
+ngx_mail_policy_next_try(ngx_mail_policy_next_t *next)
 {
-    if (t->tries++ == 0) {
-        t->first_try = ngx_current_msec;
+    if (next->tries++ == 0) {
+        next->first_try = ngx_current_msec;
     }
 }
 
@@ -45,55 +89,57 @@ ngx_mail_policy_next_try(ngx_mail_policy_transaction_t *t)
 /* what was lost stays lost: it is the same message */
 
 void
-ngx_mail_policy_next_reset(ngx_mail_policy_transaction_t *t)
+ngx_mail_policy_next_reset(ngx_mail_policy_next_t *next)
 {
-    t->tries = 0;
+    next->tries = 0;
 }
 
 
 /* condition: one of NGX_MAIL_POLICY_NEXT_..., or 0: never */
 
 ngx_uint_t
-ngx_mail_policy_next_allowed(ngx_mail_policy_transaction_t *t,
-    ngx_uint_t condition)
+ngx_mail_policy_next_allowed(ngx_mail_policy_next_t *next,
+    ngx_mail_policy_srv_conf_t *conf, ngx_uint_t condition)
 {
-    ngx_mail_policy_srv_conf_t  *pscf;
-
-    pscf = t->session->conf;
-
-    if (!(pscf->next_upstream & condition)) {
+    if (!(conf->next_upstream & condition)) {
         return 0;
     }
 
-    if (pscf->next_tries && t->tries >= pscf->next_tries) {
+    if (conf->next_tries && next->tries >= conf->next_tries) {
         return 0;
     }
 
-    if (pscf->next_timeout
-        && ngx_current_msec - t->first_try >= pscf->next_timeout)
+    if (conf->next_timeout
+        && ngx_current_msec - next->first_try >= conf->next_timeout)
     {
         return 0;
     }
 
-    return t->lost < NGX_MAIL_POLICY_NEXT_LOST;
+    return next->lost < NGX_MAIL_POLICY_NEXT_LOST;
 }
 
 
 /* 1 if the relay's failure counts against it; once for each */
 
 ngx_uint_t
-ngx_mail_policy_next_failure(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_relay_stage_e stage)
+ngx_mail_policy_next_failure(ngx_mail_policy_next_t *next,
+    ngx_mail_policy_relay_t *relay, ngx_mail_policy_relay_stage_e stage)
 {
     ngx_mail_policy_relay_cause_e  cause;
 
-    cause = t->session->relay->cause;
+    cause = relay->cause;
 
     if (cause == NGX_MAIL_POLICY_RELAY_OURSELVES) {
         return 0;
     }
 
-    if (stage < NGX_MAIL_POLICY_RELAY_MAIL) {
+    if (stage == NGX_MAIL_POLICY_RELAY_AUTH && relay->as_client) {
+
+        if (cause == NGX_MAIL_POLICY_RELAY_REFUSED) {
+            return 0;
+        }
+
+    } else if (stage < NGX_MAIL_POLICY_RELAY_MAIL) {
         return 1;
     }
 
@@ -101,7 +147,7 @@ ngx_mail_policy_next_failure(ngx_mail_policy_transaction_t *t,
         return 0;
     }
 
-    return ++t->lost == 1 || cause == NGX_MAIL_POLICY_RELAY_TIMEOUT;
+    return ++next->lost == 1 || cause == NGX_MAIL_POLICY_RELAY_TIMEOUT;
 }
 
 

@@ -28,8 +28,7 @@
 static ngx_int_t ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream);
 static ngx_uint_t ngx_mail_policy_route_address(ngx_str_t *name);
-static ngx_int_t ngx_mail_policy_route_dynamic(
-    ngx_mail_policy_transaction_t *t, ngx_mail_policy_rcpt_t *rcpt,
+static ngx_int_t ngx_mail_policy_route_dynamic(ngx_mail_policy_route_t *r,
     ngx_str_t *name, ngx_mail_policy_upstream_t **upstream);
 static ngx_int_t ngx_mail_policy_route_wait(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, uint64_t mask);
@@ -182,14 +181,12 @@ ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream)
 {
     ngx_int_t                   rc;
-    ngx_str_t                   name;
-    ngx_mail_policy_value_t    *route;
+    ngx_mail_policy_route_t     r;
     ngx_mail_policy_session_t  *s;
 
     s = t->session;
-    route = s->conf->route;
 
-    rc = ngx_mail_policy_route_wait(t, rcpt, route->lookups);
+    rc = ngx_mail_policy_route_wait(t, rcpt, s->conf->route->lookups);
 
     if (rc != NGX_OK) {
         return rc;
@@ -202,7 +199,31 @@ ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
         s->envelope.found = ngx_mail_policy_fetch_found(t->fetch);
     }
 
-    if (ngx_mail_policy_value_eval(t->pool, route, &s->envelope, &name)
+    r.session = s;
+    r.envelope = &s->envelope;
+    r.pool = t->pool;
+    r.known = t->upstream;
+    r.dynamic = rcpt ? &rcpt->dynamic : &t->dynamic;
+    r.handler = rcpt ? ngx_mail_policy_route_rcpt_handler
+                     : ngx_mail_policy_route_handler;
+    r.data = rcpt ? (void *) rcpt : (void *) t;
+
+    return ngx_mail_policy_route_eval(&r, upstream);
+}
+
+
+ngx_int_t
+ngx_mail_policy_route_eval(ngx_mail_policy_route_t *r,
+    ngx_mail_policy_upstream_t **upstream)
+{
+    ngx_str_t                   name;
+    ngx_mail_policy_value_t    *route;
+    ngx_mail_policy_session_t  *s;
+
+    s = r->session;
+    route = s->conf->route;
+
+    if (ngx_mail_policy_value_eval(r->pool, route, r->envelope, &name)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -215,11 +236,11 @@ ngx_mail_policy_route_find(ngx_mail_policy_transaction_t *t,
     }
 
     if (ngx_mail_policy_route_address(&name)) {
-        return ngx_mail_policy_route_dynamic(t, rcpt, &name, upstream);
+        return ngx_mail_policy_route_dynamic(r, &name, upstream);
     }
 
     if (name.len
-        && ngx_mail_policy_log_escape(t->pool, &name) != NGX_OK)
+        && ngx_mail_policy_log_escape(r->pool, &name) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -255,42 +276,39 @@ ngx_mail_policy_route_address(ngx_str_t *name)
 
 
 static ngx_int_t
-ngx_mail_policy_route_dynamic(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_rcpt_t *rcpt, ngx_str_t *name,
+ngx_mail_policy_route_dynamic(ngx_mail_policy_route_t *r, ngx_str_t *name,
     ngx_mail_policy_upstream_t **upstream)
 {
-    ngx_mail_policy_session_t   *s;
-    ngx_mail_policy_dynamic_t   *d, **kept;
+    ngx_mail_policy_session_t  *s;
+    ngx_mail_policy_dynamic_t  *d;
 
-    s = t->session;
+    s = r->session;
 
     /* most recipients go where the first one does */
 
-    if (t->upstream && t->upstream->name.len == name->len
-        && ngx_memcmp(t->upstream->name.data, name->data, name->len) == 0)
+    if (r->known && r->known->name.len == name->len
+        && ngx_memcmp(r->known->name.data, name->data, name->len) == 0)
     {
-        *upstream = t->upstream;
+        *upstream = r->known;
         return NGX_OK;
     }
 
-    kept = rcpt ? &rcpt->dynamic : &t->dynamic;
-    d = *kept;
+    d = *r->dynamic;
 
     if (d == NULL) {
-        d = ngx_pcalloc(t->pool, sizeof(ngx_mail_policy_dynamic_t));
+        d = ngx_pcalloc(r->pool, sizeof(ngx_mail_policy_dynamic_t));
         if (d == NULL) {
             return NGX_ERROR;
         }
 
-        d->pool = t->pool;
+        d->pool = r->pool;
         d->log = s->connection->log;
         d->resolver = s->core->resolver;
         d->timeout = s->core->resolver_timeout;
-        d->handler = rcpt ? ngx_mail_policy_route_rcpt_handler
-                          : ngx_mail_policy_route_handler;
-        d->data = rcpt ? (void *) rcpt : (void *) t;
+        d->handler = r->handler;
+        d->data = r->data;
 
-        *kept = d;
+        *r->dynamic = d;
 
         if (ngx_mail_policy_dynamic_get(&s->main_conf->relays, name, d)
             == NGX_AGAIN)

@@ -84,6 +84,27 @@ typedef struct {
 } ngx_mail_policy_due_t;
 
 
+/* of a transaction, or of a login that a relay decides about */
+typedef struct {
+    ngx_uint_t                      tries;  /* relays that were asked */
+    ngx_uint_t                      lost;   /* of them, over MAIL, or the
+                                               client's AUTH */
+    ngx_msec_t                      first_try;
+} ngx_mail_policy_next_t;
+
+
+/* who wants to know where "proxy_pass" leads */
+typedef struct {
+    ngx_mail_policy_session_t      *session;
+    ngx_mail_policy_envelope_t     *envelope;
+    ngx_pool_t                     *pool;
+    ngx_mail_policy_upstream_t     *known;  /* where others go, or NULL */
+    ngx_mail_policy_dynamic_t     **dynamic;    /* a group made for it */
+    void                          (*handler)(void *data);   /* ask again */
+    void                           *data;
+} ngx_mail_policy_route_t;
+
+
 typedef struct {
     ngx_mail_policy_due_t           due;
     ngx_queue_t                     queue;  /* among the recipients */
@@ -118,9 +139,7 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_upstream_t     *upstream;
     ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
     ngx_mail_policy_balance_t       balance;    /* among its peers */
-    ngx_uint_t                      tries;  /* relays that were asked */
-    ngx_uint_t                      lost;   /* of them, over MAIL */
-    ngx_msec_t                      first_try;
+    ngx_mail_policy_next_t          next;
     ngx_uint_t                      mail_status;    /* and ... */
     ngx_str_t                       mail_refused;   /* ... text: to MAIL, for
                                                        all recipients */
@@ -452,19 +471,23 @@ void ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
 /* a connection to t->upstream, and MAIL on its way there */
 ngx_int_t ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t);
 
+/* as balance_next(), and not where the client's connection has arrived */
+ngx_mail_policy_peer_t *ngx_mail_policy_next_peer(
+    ngx_mail_policy_balance_t *balance, ngx_connection_t *c);
+
 /*
  * What is passed to the next relay.  try: one is asked; reset: another group,
  * or all of it anew; allowed: 1 if a failure of this kind, one of
  * NGX_MAIL_POLICY_NEXT_..., is.
  */
-void ngx_mail_policy_next_try(ngx_mail_policy_transaction_t *t);
-void ngx_mail_policy_next_reset(ngx_mail_policy_transaction_t *t);
-ngx_uint_t ngx_mail_policy_next_allowed(ngx_mail_policy_transaction_t *t,
-    ngx_uint_t condition);
+void ngx_mail_policy_next_try(ngx_mail_policy_next_t *next);
+void ngx_mail_policy_next_reset(ngx_mail_policy_next_t *next);
+ngx_uint_t ngx_mail_policy_next_allowed(ngx_mail_policy_next_t *next,
+    ngx_mail_policy_srv_conf_t *conf, ngx_uint_t condition);
 
-/* 1 if its failure counts against the session's relay; to be asked once */
-ngx_uint_t ngx_mail_policy_next_failure(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_relay_stage_e stage);
+/* 1 if its failure counts against the relay; to be asked once */
+ngx_uint_t ngx_mail_policy_next_failure(ngx_mail_policy_next_t *next,
+    ngx_mail_policy_relay_t *relay, ngx_mail_policy_relay_stage_e stage);
 ngx_uint_t ngx_mail_policy_next_condition(
     ngx_mail_policy_relay_cause_e cause);
 
@@ -505,6 +528,10 @@ void ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
  */
 ngx_int_t ngx_mail_policy_route(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_upstream_t **upstream);
+
+/* the same where it has variables, once what they need is there */
+ngx_int_t ngx_mail_policy_route_eval(ngx_mail_policy_route_t *r,
+    ngx_mail_policy_upstream_t **upstream);
 void ngx_mail_policy_transaction_routed(ngx_mail_policy_transaction_t *t);
 
 /*

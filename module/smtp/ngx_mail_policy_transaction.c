@@ -292,7 +292,7 @@ ngx_mail_policy_transaction_reroute(ngx_mail_policy_transaction_t *t,
     t->rcpt_told = 0;
     t->peer_failed = 0;
 
-    ngx_mail_policy_next_reset(t);
+    ngx_mail_policy_next_reset(&t->next);
 }
 
 

@@ -36,8 +36,6 @@ static ngx_int_t ngx_mail_policy_transaction_open(
     ngx_mail_policy_transaction_t *t, ngx_mail_policy_peer_t *peer);
 static ngx_int_t ngx_mail_policy_transaction_ask(
     ngx_mail_policy_transaction_t *t);
-static ngx_uint_t ngx_mail_policy_relay_is_us(ngx_connection_t *c,
-    ngx_mail_policy_peer_t *peer);
 static void ngx_mail_policy_relay_replied(void *data,
     ngx_mail_policy_relay_stage_e stage, void *tag, mpol_reply_t *reply);
 static void ngx_mail_policy_relay_mail_replied(
@@ -115,7 +113,7 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
         return NGX_ERROR;
     }
 
-    ngx_mail_policy_next_try(t);
+    ngx_mail_policy_next_try(&t->next);
 
     return ngx_mail_policy_transaction_ask(t);
 }
@@ -149,17 +147,9 @@ ngx_mail_policy_transaction_connect(ngx_mail_policy_transaction_t *t)
 
     s = t->session;
 
-    for ( ;; ) {
-        peer = ngx_mail_policy_balance_next(&t->balance);
-        if (peer == NULL) {
-            return NGX_ERROR;
-        }
-
-        if (!ngx_mail_policy_relay_is_us(s->connection, peer)) {
-            break;
-        }
-
-        ngx_mail_policy_peer_release(peer);
+    peer = ngx_mail_policy_next_peer(&t->balance, s->connection);
+    if (peer == NULL) {
+        return NGX_ERROR;
     }
 
     s->relay = ngx_mail_policy_keep_get(t->upstream, s->conf->relay_conf,
@@ -193,27 +183,6 @@ ngx_mail_policy_transaction_open(ngx_mail_policy_transaction_t *t,
     s->relay_upstream = t->upstream;
 
     return NGX_OK;
-}
-
-
-/* TRUST-9: a server that relays to itself would go on until it has no more
-   connections */
-
-static ngx_uint_t
-ngx_mail_policy_relay_is_us(ngx_connection_t *c, ngx_mail_policy_peer_t *peer)
-{
-    if (ngx_connection_local_sockaddr(c, NULL, 0) != NGX_OK
-        || ngx_cmp_sockaddr(c->local_sockaddr, c->local_socklen,
-                            peer->sockaddr, peer->socklen, 1)
-           != NGX_OK)
-    {
-        return 0;
-    }
-
-    ngx_log_error(NGX_LOG_ERR, c->log, 0,
-                  "relay %V is this very server", &peer->name);
-
-    return 1;
 }
 
 
@@ -278,7 +247,8 @@ ngx_mail_policy_relay_mail_replied(ngx_mail_policy_transaction_t *t,
     }
 
     if (reply->code < 500 && !t->relay_told
-        && ngx_mail_policy_next_allowed(t, NGX_MAIL_POLICY_NEXT_4XX))
+        && ngx_mail_policy_next_allowed(&t->next, t->session->conf,
+                                        NGX_MAIL_POLICY_NEXT_4XX))
     {
         ngx_mail_policy_relay_leave(t->session);
         ngx_mail_policy_relay_next(t, NGX_MAIL_POLICY_NEXT_4XX, reply->code,
@@ -318,7 +288,8 @@ ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
     /* who is on his way with it would have to go, too */
 
     if (reply->code >= 400 && reply->code < 500 && !t->rcpt_told
-        && ngx_mail_policy_next_allowed(t, NGX_MAIL_POLICY_NEXT_4XX)
+        && ngx_mail_policy_next_allowed(&t->next, t->session->conf,
+                                        NGX_MAIL_POLICY_NEXT_4XX)
         && ngx_mail_policy_rcpt_alone(t, rcpt, NGX_MAIL_POLICY_RCPT_RELAYING)
         && ngx_mail_policy_balance_more(&t->balance))
     {
@@ -398,7 +369,7 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         ngx_mail_policy_balance_tried(&t->balance, s->relay->peer);
     }
 
-    if (ngx_mail_policy_next_failure(t, stage)) {
+    if (ngx_mail_policy_next_failure(&t->next, s->relay, stage)) {
         ngx_mail_policy_upstream_report(s->relay->peer, 1);
     }
 
@@ -489,7 +460,7 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
 {
     ngx_mail_policy_relay_restart(t);
 
-    if (ngx_mail_policy_next_allowed(t, condition)
+    if (ngx_mail_policy_next_allowed(&t->next, t->session->conf, condition)
         && ngx_mail_policy_transaction_relay(t) == NGX_OK)
     {
         ngx_mail_policy_rcpts_kick(t);
@@ -514,7 +485,7 @@ ngx_mail_policy_relay_next(ngx_mail_policy_transaction_t *t,
     /* the next recipient may try again, and all of the group */
 
     ngx_mail_policy_balance_again(&t->balance);
-    ngx_mail_policy_next_reset(t);
+    ngx_mail_policy_next_reset(&t->next);
     ngx_mail_policy_rcpts_refuse(t, status, text);
 }
 
