@@ -107,7 +107,10 @@ my $wrong = $c->auth_plain('sha512@example.com', 'wrong');
 
 is($c->auth_plain('nobody@example.com', 'canary-6'), $wrong,
     'AUTH-15 no such user');
-is($c->auth_plain('gone@example.com', 'canary-6'), $wrong, 'suspended');
+is($c->auth_plain('gone@example.com', 'canary-6'),
+    '535 5.7.13 Account suspended', 'suspended');
+is($c->auth_plain('gone@example.com', 'canary-x'), $wrong,
+    'suspended, and who has not the password is not told');
 is($c->auth_plain('SHA512@example.com', 'canary-6'), $wrong,
     'a login has one spelling');
 is($c->auth_plain("sha512\@example.com\r\nX", 'canary-6'), $wrong,

@@ -5,23 +5,23 @@
 
 
 /*
- * "policy_auth": asks providers one after the other, then a thread.
+ * One AUTH, between its mechanism and the providers of "policy_auth".
  *
- * Events: a provider's answer (at once, or from the store), the thread's
- * verdict, and a posted event of our own, from which alone the handler is
- * called.
+ * Events: a provider's answer (at once, or from a store or a service), a
+ * thread's verdict, and a posted event of our own, from which alone the
+ * handler is called.
  *
- *     create -> begin (find below)
+ *     create -> respond, admit: the mechanism's
  *
- *     find -> answer: known ----------> crypt -> end -> finalize
- *      ^         |                        ^       ^
- *      +---------+ unknown, next provider |       |
- *                | unknown, it was the    |       |
- *                | last: dummy -----------+       |
- *                \ error -------------------------+
+ *     find -> record: known ------> the mechanism's record() -> done
+ *      ^      answer: NGX_OK -----> done
+ *      |         |
+ *      +---------+ unknown, or wrong: the next provider
+ *                | it was the last: the mechanism's unknown(), answered()
+ *                \ error -> done
  *
- * ngx_mail_policy_auth_finalize() (after end) and _cancel() (in any state)
- * free the auth, nothing else does.
+ * The posted event after done, and _cancel() in any state, free the auth;
+ * nothing else does.
  */
 
 
@@ -29,204 +29,133 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "mpol_sasl.h"
+#include "mpol_sender.h"
 #include "ngx_mail_policy_auth.h"
 #include "ngx_mail_policy_auth_provider.h"
 
 
-struct ngx_mail_policy_auth_conf_s {
-    ngx_array_t                providers;   /* ..._auth_provider_t */
-    ngx_thread_pool_t         *thread_pool;
-    ngx_mail_policy_store_t   *store;
-
-    u_char                    *file;
-    ngx_uint_t                 line;
-};
+#define NGX_MAIL_POLICY_AUTH_SUSPENDED  "535 5.7.13 "
 
 
-static ngx_int_t ngx_mail_policy_auth_conf_provider(ngx_conf_t *cf,
-    ngx_mail_policy_auth_conf_t *conf, ngx_str_t *value);
-static ngx_int_t ngx_mail_policy_auth_conf_threads(ngx_conf_t *cf,
-    ngx_mail_policy_auth_conf_t *conf);
+typedef struct {
+    ngx_str_t                name;
+    ngx_uint_t               method;
+    ngx_mail_policy_mech_t  *mech;
+} ngx_mail_policy_auth_method_t;
 
-static void ngx_mail_policy_auth_find(ngx_mail_policy_auth_t *auth);
-static void ngx_mail_policy_auth_dummy(ngx_mail_policy_auth_t *auth);
-static void ngx_mail_policy_auth_verify(ngx_mail_policy_auth_t *auth,
-    ngx_str_t *hash);
-static void ngx_mail_policy_auth_crypt_handler(void *data, ngx_int_t rc);
-static void ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth,
-    ngx_int_t rc);
+
+static ngx_mail_policy_auth_method_t *ngx_mail_policy_auth_find_method(
+    ngx_uint_t method);
+static void ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth);
+static ngx_int_t ngx_mail_policy_auth_remember(ngx_mail_policy_auth_t *auth,
+    ngx_mail_policy_auth_record_t *record);
+static ngx_int_t ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to,
+    ngx_str_t *from);
+static void ngx_mail_policy_auth_suspended(ngx_mail_policy_auth_t *auth);
+static void ngx_mail_policy_auth_check_identity(ngx_mail_policy_auth_t *auth);
+static void ngx_mail_policy_auth_tell(ngx_mail_policy_auth_t *auth,
+    ngx_mail_policy_auth_event_e event);
 static void ngx_mail_policy_auth_event_handler(ngx_event_t *ev);
-static void ngx_mail_policy_auth_finalize(ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_auth_free(ngx_mail_policy_auth_t *auth);
 
 
-ngx_mail_policy_auth_conf_t *
-ngx_mail_policy_auth_conf(ngx_conf_t *cf, ngx_mail_policy_store_t *store)
-{
-    ngx_str_t                    *value;
-    ngx_uint_t                    i;
-    ngx_mail_policy_auth_conf_t  *conf;
+/* in the order in which they are offered, which clients go by: best first */
 
-    conf = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_auth_conf_t));
-    if (conf == NULL) {
-        return NULL;
-    }
+static ngx_mail_policy_auth_method_t  ngx_mail_policy_auth_method_list[] = {
 
-    conf->store = store;
-    conf->file = cf->conf_file->file.name.data;
-    conf->line = cf->conf_file->line;
+    { ngx_string("SCRAM-SHA-256-PLUS"), NGX_MAIL_POLICY_METHOD_SCRAM_PLUS,
+      &ngx_mail_policy_mech_scram },
 
-    if (ngx_array_init(&conf->providers, cf->pool, 2,
-                       sizeof(ngx_mail_policy_auth_provider_t))
-        != NGX_OK)
-    {
-        return NULL;
-    }
+    { ngx_string("SCRAM-SHA-256"), NGX_MAIL_POLICY_METHOD_SCRAM,
+      &ngx_mail_policy_mech_scram },
 
-    value = cf->args->elts;
+    { ngx_string("PLAIN"), NGX_MAIL_POLICY_METHOD_PLAIN,
+      &ngx_mail_policy_mech_plain },
 
-    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
-        return conf;
-    }
+    { ngx_string("LOGIN"), NGX_MAIL_POLICY_METHOD_LOGIN,
+      &ngx_mail_policy_mech_login },
 
-    if (ngx_mail_policy_auth_conf_threads(cf, conf) != NGX_OK) {
-        return NULL;
-    }
+    { ngx_string("CRAM-MD5"), NGX_MAIL_POLICY_METHOD_CRAM_MD5,
+      &ngx_mail_policy_mech_cram_md5 },
 
-    for (i = 1; i < cf->args->nelts; i++) {
-        if (ngx_mail_policy_auth_conf_provider(cf, conf, &value[i])
-            != NGX_OK)
-        {
-            return NULL;
-        }
-    }
+    { ngx_string("OAUTHBEARER"), NGX_MAIL_POLICY_METHOD_OAUTHBEARER,
+      &ngx_mail_policy_mech_oauthbearer },
 
-    return conf;
-}
+    { ngx_string("XOAUTH2"), NGX_MAIL_POLICY_METHOD_XOAUTH2,
+      &ngx_mail_policy_mech_xoauth2 },
 
+    { ngx_string("EXTERNAL"), NGX_MAIL_POLICY_METHOD_EXTERNAL,
+      &ngx_mail_policy_mech_external },
 
-static ngx_int_t
-ngx_mail_policy_auth_conf_provider(ngx_conf_t *cf,
-    ngx_mail_policy_auth_conf_t *conf, ngx_str_t *value)
-{
-    ngx_str_t                         path;
-    ngx_uint_t                        i;
-    ngx_mail_policy_auth_provider_t  *provider;
-
-    if (ngx_strcmp(value->data, "off") == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"policy_auth off\" takes no providers");
-        return NGX_ERROR;
-    }
-
-    provider = conf->providers.elts;
-
-    for (i = 0; i < conf->providers.nelts; i++) {
-        if (ngx_strcmp(provider[i].name.data, value->data) == 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "duplicate provider \"%V\" in \"policy_auth\"",
-                               value);
-            return NGX_ERROR;
-        }
-    }
-
-    provider = ngx_array_push(&conf->providers);
-    if (provider == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memzero(provider, sizeof(ngx_mail_policy_auth_provider_t));
-
-    provider->name = *value;
-
-    if (ngx_strcmp(value->data, "redis") == 0) {
-        return ngx_mail_policy_auth_redis(cf, conf->store, provider);
-    }
-
-    if (ngx_strncmp(value->data, "file:", 5) == 0 && value->len > 5) {
-        path.data = value->data + 5;
-        path.len = value->len - 5;
-
-        return ngx_mail_policy_auth_file(cf, &path, provider);
-    }
-
-    if (ngx_strcmp(value->data, "relay") == 0
-        || ngx_strncmp(value->data, "dovecot:", 8) == 0
-        || ngx_strncmp(value->data, "http://", 7) == 0
-        || ngx_strncmp(value->data, "https://", 8) == 0)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "provider \"%V\" of \"policy_auth\" is not "
-                           "supported by this version, use \"redis\" or "
-                           "\"file:/path\"", value);
-        return NGX_ERROR;
-    }
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "unknown provider \"%V\" in \"policy_auth\", "
-                       "must be \"redis\", \"file:/path\" or \"off\"", value);
-
-    return NGX_ERROR;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_auth_conf_threads(ngx_conf_t *cf,
-    ngx_mail_policy_auth_conf_t *conf)
-{
-#if (NGX_THREADS)
-
-    conf->thread_pool = ngx_thread_pool_add(cf, NULL);
-
-    return conf->thread_pool ? NGX_OK : NGX_ERROR;
-
-#else
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"policy_auth\" needs nginx built --with-threads");
-
-    return NGX_ERROR;
-
-#endif
-}
+    { ngx_null_string, 0, NULL }
+};
 
 
 ngx_uint_t
-ngx_mail_policy_auth_off(ngx_mail_policy_auth_conf_t *conf)
+ngx_mail_policy_auth_method(u_char *name, size_t len)
 {
-    return conf->providers.nelts == 0;
-}
+    ngx_mail_policy_auth_method_t  *m;
 
+    for (m = ngx_mail_policy_auth_method_list; m->method; m++) {
 
-ngx_int_t
-ngx_mail_policy_auth_conf_init(ngx_conf_t *cf,
-    ngx_mail_policy_auth_conf_t *conf)
-{
-    ngx_uint_t                        i;
-    ngx_mail_policy_auth_provider_t  *provider;
-
-    provider = conf->providers.elts;
-
-    for (i = 0; i < conf->providers.nelts; i++) {
-
-        if (provider[i].records
-            && !ngx_mail_policy_store_has_records(conf->store))
+        if (m->name.len == len
+            && ngx_strncasecmp(m->name.data, name, len) == 0)
         {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "\"policy_auth %V\" needs the directive "
-                          "\"policy_redis\" in mail{}, in %s:%ui",
-                          &provider[i].name, conf->file, conf->line);
-            return NGX_ERROR;
+            break;
         }
     }
 
-    return NGX_OK;
+    return m->method;
+}
+
+
+u_char *
+ngx_mail_policy_auth_names(u_char *p, ngx_uint_t methods)
+{
+    ngx_mail_policy_auth_method_t  *m;
+
+    for (m = ngx_mail_policy_auth_method_list; m->method; m++) {
+
+        if (methods & m->method) {
+            *p++ = ' ';
+            p = ngx_cpymem(p, m->name.data, m->name.len);
+        }
+    }
+
+    return p;
+}
+
+
+ngx_str_t *
+ngx_mail_policy_auth_name(ngx_uint_t method)
+{
+    return &ngx_mail_policy_auth_find_method(method)->name;
+}
+
+
+static ngx_mail_policy_auth_method_t *
+ngx_mail_policy_auth_find_method(ngx_uint_t method)
+{
+    ngx_mail_policy_auth_method_t  *m;
+
+    for (m = ngx_mail_policy_auth_method_list; m->method; m++) {
+
+        if (m->method == method) {
+            break;
+        }
+    }
+
+    return m;
 }
 
 
 ngx_mail_policy_auth_t *
 ngx_mail_policy_auth_create(ngx_mail_policy_auth_conf_t *conf,
-    ngx_str_t *login, ngx_str_t *password, ngx_log_t *log,
+    ngx_uint_t method, ngx_mail_policy_auth_client_t *client, ngx_log_t *log,
     ngx_mail_policy_auth_pt handler, void *data)
 {
     ngx_pool_t              *pool;
@@ -239,11 +168,15 @@ ngx_mail_policy_auth_create(ngx_mail_policy_auth_conf_t *conf,
 
     auth = ngx_pcalloc(pool, sizeof(ngx_mail_policy_auth_t));
     if (auth == NULL) {
-        goto failed;
+        ngx_destroy_pool(pool);
+        return NULL;
     }
 
     auth->pool = pool;
     auth->conf = conf;
+    auth->mech = ngx_mail_policy_auth_find_method(method)->mech;
+    auth->method = method;
+    auth->client = client;
     auth->log = log;
     auth->handler = handler;
     auth->data = data;
@@ -252,141 +185,433 @@ ngx_mail_policy_auth_create(ngx_mail_policy_auth_conf_t *conf,
     auth->event.handler = ngx_mail_policy_auth_event_handler;
     auth->event.log = ngx_cycle->log;
 
-    auth->login.len = login->len;
-    auth->login.data = ngx_pstrdup(pool, login);
-    if (auth->login.data == NULL) {
-        goto failed;
-    }
-
-    auth->password.len = password->len;
-    auth->password.data = ngx_pstrdup(pool, password);
-    if (auth->password.data == NULL) {
-        goto failed;
-    }
-
     return auth;
-
-failed:
-
-    /* the password is the last to be copied */
-
-    ngx_destroy_pool(pool);
-
-    return NULL;
 }
 
 
 void
-ngx_mail_policy_auth_begin(ngx_mail_policy_auth_t *auth)
+ngx_mail_policy_auth_respond(ngx_mail_policy_auth_t *auth, ngx_str_t *message)
 {
-    ngx_mail_policy_auth_find(auth);
+    ngx_str_null(&auth->told.challenge);
+
+    auth->mech->respond(auth, message);
 }
 
 
+void
+ngx_mail_policy_auth_admit(ngx_mail_policy_auth_t *auth)
+{
+    auth->mech->admit(auth);
+}
+
+
+/* what mechanisms say */
+
+
+void
+ngx_mail_policy_auth_challenge(ngx_mail_policy_auth_t *auth, u_char *data,
+    size_t len)
+{
+    ngx_str_t  challenge;
+
+    challenge.data = data;
+    challenge.len = len;
+
+    if (ngx_mail_policy_auth_copy(auth->pool, &auth->told.challenge,
+                                  &challenge)
+        != NGX_OK)
+    {
+        ngx_mail_policy_auth_done(auth, NGX_ERROR, NULL);
+        return;
+    }
+
+    ngx_mail_policy_auth_tell(auth, NGX_MAIL_POLICY_AUTH_CHALLENGE);
+}
+
+
+void
+ngx_mail_policy_auth_ask(ngx_mail_policy_auth_t *auth, ngx_str_t *login,
+    ngx_str_t *password)
+{
+    if (login->len && !mpol_identity_valid(login->data, login->len)) {
+        ngx_mail_policy_auth_done(auth, NGX_DECLINED, NULL);
+        return;
+    }
+
+    if (ngx_mail_policy_auth_copy(auth->pool, &auth->login, login) != NGX_OK
+        || ngx_mail_policy_auth_copy(auth->pool, &auth->password, password)
+           != NGX_OK)
+    {
+        ngx_mail_policy_auth_done(auth, NGX_ERROR, NULL);
+        return;
+    }
+
+    auth->told.login = auth->login;
+    auth->told.secret = auth->password;
+
+    ngx_mail_policy_auth_tell(auth, NGX_MAIL_POLICY_AUTH_ASK);
+}
+
+
+void
+ngx_mail_policy_auth_done(ngx_mail_policy_auth_t *auth, ngx_int_t rc,
+    const char *reply)
+{
+    auth->told.rc = rc;
+
+    if (reply) {
+        auth->told.reply.data = (u_char *) reply;
+        auth->told.reply.len = ngx_strlen(reply);
+    }
+
+    if (rc == NGX_OK) {
+        ngx_mail_policy_auth_check_identity(auth);
+    }
+
+    ngx_mail_policy_auth_tell(auth, NGX_MAIL_POLICY_AUTH_DONE);
+}
+
+
+/* RFC 4422, section 3.4.1: to act as somebody else takes permission */
+
 static void
+ngx_mail_policy_auth_check_identity(ngx_mail_policy_auth_t *auth)
+{
+    ngx_str_t                    *login, *authzid;
+    ngx_mail_policy_auth_told_t  *told;
+
+    told = &auth->told;
+    login = &told->login;
+    authzid = &auth->authzid;
+
+    /* a provider has the last word on names, but not on what a name is */
+
+    if (!mpol_identity_valid(login->data, login->len)) {
+        ngx_log_error(NGX_LOG_ERR, auth->log, 0,
+                      "provider \"%V\" gave an invalid login",
+                      auth->provider ? &auth->provider->name : login);
+        told->rc = NGX_ERROR;
+        return;
+    }
+
+    if (authzid->len == 0
+        || (authzid->len == login->len
+            && ngx_memcmp(authzid->data, login->data, login->len) == 0))
+    {
+        return;
+    }
+
+    if (!mpol_senders_match(told->senders.data, told->senders.len,
+                            authzid->data, authzid->len))
+    {
+        ngx_log_error(NGX_LOG_INFO, auth->log, 0,
+                      "login \"%V\" may not act as \"%V\"", login, authzid);
+        told->rc = NGX_DECLINED;
+        return;
+    }
+
+    told->authzid = *authzid;
+}
+
+
+void
+ngx_mail_policy_auth_proved(ngx_mail_policy_auth_t *auth)
+{
+    if (auth->suspended) {
+        ngx_mail_policy_auth_suspended(auth);
+        return;
+    }
+
+    ngx_mail_policy_auth_done(auth, auth->refuse ? NGX_DECLINED : NGX_OK,
+                              NULL);
+}
+
+
+/* said to those only who have the password */
+
+static void
+ngx_mail_policy_auth_suspended(ngx_mail_policy_auth_t *auth)
+{
+    u_char     *p;
+    ngx_str_t  *reply;
+
+    ngx_log_error(NGX_LOG_INFO, auth->log, 0, "login \"%V\" is suspended",
+                  &auth->login);
+
+    if (auth->message.len == 0) {
+        ngx_mail_policy_auth_done(auth, NGX_DECLINED,
+                          NGX_MAIL_POLICY_AUTH_SUSPENDED "Account suspended");
+        return;
+    }
+
+    reply = &auth->told.reply;
+
+    reply->len = sizeof(NGX_MAIL_POLICY_AUTH_SUSPENDED) - 1
+                 + auth->message.len;
+
+    reply->data = ngx_pnalloc(auth->pool, reply->len);
+    if (reply->data == NULL) {
+        ngx_str_null(reply);
+        ngx_mail_policy_auth_done(auth, NGX_ERROR, NULL);
+        return;
+    }
+
+    p = ngx_cpymem(reply->data, NGX_MAIL_POLICY_AUTH_SUSPENDED,
+                   sizeof(NGX_MAIL_POLICY_AUTH_SUSPENDED) - 1);
+    ngx_memcpy(p, auth->message.data, auth->message.len);
+
+    ngx_mail_policy_auth_done(auth, NGX_DECLINED, NULL);
+}
+
+
+/* the chain of providers */
+
+
+void
 ngx_mail_policy_auth_find(ngx_mail_policy_auth_t *auth)
 {
     ngx_mail_policy_auth_provider_t  *provider;
 
+    provider = auth->conf->providers.elts;
+
+    while (auth->current < auth->conf->providers.nelts
+           && !(provider[auth->current].methods & auth->method))
+    {
+        auth->current++;
+    }
+
     if (auth->current == auth->conf->providers.nelts) {
-        ngx_mail_policy_auth_dummy(auth);
+        ngx_mail_policy_auth_end(auth);
         return;
     }
 
-    provider = auth->conf->providers.elts;
-    provider += auth->current;
+    /* what another one knew of the login is of no use */
 
-    auth->provider = provider;
+    auth->suspended = 0;
+    ngx_str_null(&auth->told.senders);
+    ngx_str_null(&auth->told.relay);
 
-    provider->find(auth, provider->data);
+    auth->provider = &provider[auth->current];
+    auth->provider->find(auth, auth->provider->data);
 }
 
 
 void
-ngx_mail_policy_auth_answer(ngx_mail_policy_auth_t *auth, ngx_int_t rc,
-    ngx_str_t *hash)
+ngx_mail_policy_auth_next(ngx_mail_policy_auth_t *auth)
 {
-    switch (rc) {
+    auth->current++;
 
-    case NGX_OK:
-        ngx_mail_policy_auth_verify(auth, hash);
-        return;
-
-    case NGX_DECLINED:
-        auth->current++;
-        ngx_mail_policy_auth_find(auth);
-        return;
-
-    default: /* NGX_ERROR */
-        ngx_mail_policy_auth_end(auth, NGX_ERROR);
-        return;
-    }
+    ngx_mail_policy_auth_find(auth);
 }
 
 
 /*
- * Nobody knows the login.  It is made to look like one of a provider that
- * depends on the login alone: asked twice, it takes the same time twice.
+ * Nobody knows the login, or all said no.  Where there are records, somebody
+ * who is in none of them costs what one costs who is.
  */
 
 static void
-ngx_mail_policy_auth_dummy(ngx_mail_policy_auth_t *auth)
+ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth)
 {
-    ngx_str_t                         hash;
-    ngx_uint_t                        n;
+    ngx_uint_t                        i;
+    ngx_mail_policy_auth_provider_t  *provider;
+
+    auth->refuse = 1;
+    auth->suspended = 0;
+
+    provider = auth->conf->providers.elts;
+
+    for (i = 0; i < auth->conf->providers.nelts; i++) {
+
+        if (provider[i].records && (provider[i].methods & auth->method)
+            && auth->mech->unknown)
+        {
+            auth->mech->unknown(auth);
+            return;
+        }
+    }
+
+    if (auth->mech->answered) {
+        auth->mech->answered(auth, NGX_DECLINED);
+        return;
+    }
+
+    ngx_mail_policy_auth_done(auth, NGX_DECLINED, NULL);
+}
+
+
+void
+ngx_mail_policy_auth_record(ngx_mail_policy_auth_t *auth, ngx_int_t rc,
+    ngx_mail_policy_auth_record_t *record)
+{
+    auth->wait = NULL;
+
+    switch (rc) {
+
+    case NGX_OK:
+
+        if (ngx_mail_policy_auth_remember(auth, record) != NGX_OK) {
+            ngx_mail_policy_auth_done(auth, NGX_ERROR, NULL);
+            return;
+        }
+
+        auth->mech->record(auth, record);
+        return;
+
+    case NGX_DECLINED:
+        ngx_mail_policy_auth_next(auth);
+        return;
+
+    default: /* NGX_ERROR */
+        ngx_mail_policy_auth_done(auth, NGX_ERROR, NULL);
+        return;
+    }
+}
+
+
+static ngx_int_t
+ngx_mail_policy_auth_remember(ngx_mail_policy_auth_t *auth,
+    ngx_mail_policy_auth_record_t *record)
+{
+    auth->suspended = record->suspended;
+
+    if (ngx_mail_policy_auth_copy(auth->pool, &auth->told.senders,
+                                  &record->senders)
+           != NGX_OK
+        || ngx_mail_policy_auth_copy(auth->pool, &auth->told.relay,
+                                     &record->relay)
+           != NGX_OK
+        || ngx_mail_policy_auth_copy(auth->pool, &auth->message,
+                                     &record->message)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_mail_policy_auth_answer(ngx_mail_policy_auth_t *auth, ngx_int_t rc)
+{
+    auth->wait = NULL;
+
+    if (rc == NGX_DECLINED) {
+        ngx_mail_policy_auth_next(auth);
+        return;
+    }
+
+    if (rc == NGX_OK) {
+        ngx_str_null(&auth->told.reply);
+
+        if (auth->told.login.len == 0) {
+            auth->told.login = auth->login;
+        }
+    }
+
+    if (auth->mech->answered) {
+        auth->mech->answered(auth, rc);
+        return;
+    }
+
+    ngx_mail_policy_auth_done(auth, rc, NULL);
+}
+
+
+/*
+ * It is made to look like one of a provider that depends on the login alone:
+ * asked twice, it takes the same time twice.
+ */
+
+ngx_int_t
+ngx_mail_policy_auth_dummy(ngx_mail_policy_auth_t *auth, ngx_str_t *hash)
+{
+    ngx_uint_t                        i, n;
     ngx_mail_policy_auth_provider_t  *provider;
 
     auth->refuse = 1;
 
-    n = auth->conf->providers.nelts;
+    provider = auth->conf->providers.elts;
+    n = 0;
+
+    for (i = 0; i < auth->conf->providers.nelts; i++) {
+        n += (provider[i].records && (provider[i].methods & auth->method));
+    }
 
     if (n == 0) {
-        ngx_mail_policy_auth_end(auth, NGX_DECLINED);
-        return;
+        return NGX_DECLINED;
     }
 
-    provider = auth->conf->providers.elts;
-    provider += ngx_murmur_hash2(auth->login.data, auth->login.len) % n;
+    n = ngx_murmur_hash2(auth->login.data, auth->login.len) % n;
 
-    provider->dummy(provider->data, &auth->login, &hash);
+    for (i = 0; i < auth->conf->providers.nelts; i++) {
 
-    ngx_mail_policy_auth_verify(auth, &hash);
+        if (provider[i].records && (provider[i].methods & auth->method)
+            && n-- == 0)
+        {
+            provider[i].dummy(auth, provider[i].data, hash);
+            break;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
-static void
-ngx_mail_policy_auth_verify(ngx_mail_policy_auth_t *auth, ngx_str_t *hash)
+ngx_int_t
+ngx_mail_policy_auth_hmac(ngx_mail_policy_auth_t *auth, const char *label,
+    ngx_str_t *text, u_char *digest)
 {
-    auth->crypt = ngx_mail_policy_crypt_start(auth->conf->thread_pool, hash,
-                                         &auth->password, auth->log,
-                                         ngx_mail_policy_auth_crypt_handler,
-                                         auth);
+    size_t      n, len;
+    u_char      key[EVP_MAX_MD_SIZE];
+    ngx_int_t   rc;
 
-    if (auth->crypt == NULL) {
-        ngx_mail_policy_auth_end(auth, NGX_ERROR);
+    n = ngx_strlen(label);
+    rc = NGX_ERROR;
+    len = 32;
+
+    if (HMAC(EVP_sha256(), ngx_mail_policy_store_secret(auth->conf->store), 20,
+             (u_char *) label, n, key, NULL)
+        && HMAC(EVP_sha256(), key, len, text->data, text->len, digest, NULL))
+    {
+        rc = NGX_OK;
     }
+
+    ngx_explicit_memzero(key, EVP_MAX_MD_SIZE);
+
+    return rc;
 }
 
 
-static void
-ngx_mail_policy_auth_crypt_handler(void *data, ngx_int_t rc)
+static ngx_int_t
+ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to, ngx_str_t *from)
 {
-    ngx_mail_policy_auth_t *auth = data;
-
-    auth->crypt = NULL;
-
-    if (rc == NGX_OK && auth->refuse) {
-        rc = NGX_DECLINED;
+    if (from->len == 0) {
+        ngx_str_null(to);
+        return NGX_OK;
     }
 
-    ngx_mail_policy_auth_end(auth, rc);
+    to->data = ngx_pstrdup(pool, from);
+    if (to->data == NULL) {
+        ngx_str_null(to);
+        return NGX_ERROR;
+    }
+
+    to->len = from->len;
+
+    return NGX_OK;
 }
 
 
+/* life */
+
+
 static void
-ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth, ngx_int_t rc)
+ngx_mail_policy_auth_tell(ngx_mail_policy_auth_t *auth,
+    ngx_mail_policy_auth_event_e event)
 {
-    auth->rc = rc;
+    auth->what = event;
 
     ngx_post_event(&auth->event, &ngx_posted_events);
 }
@@ -395,36 +620,31 @@ ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth, ngx_int_t rc)
 static void
 ngx_mail_policy_auth_event_handler(ngx_event_t *ev)
 {
-    ngx_mail_policy_auth_finalize(ev->data);
-}
+    ngx_mail_policy_auth_t  *auth;
 
+    auth = ev->data;
 
-static void
-ngx_mail_policy_auth_finalize(ngx_mail_policy_auth_t *auth)
-{
-    ngx_pool_t  *pool;
+    if (auth->what != NGX_MAIL_POLICY_AUTH_DONE) {
+
+        /* goes on with the auth, or cancels it */
+
+        auth->handler(auth->data, auth->what, &auth->told);
+        return;
+    }
 
     /* the handler may close the session, and its log with it */
 
-    pool = auth->pool;
+    auth->handler(auth->data, auth->what, &auth->told);
 
-    ngx_explicit_memzero(auth->password.data, auth->password.len);
-
-    auth->handler(auth->data, auth->rc, &auth->senders);
-
-    ngx_destroy_pool(pool);
+    ngx_mail_policy_auth_free(auth);
 }
 
 
 void
 ngx_mail_policy_auth_cancel(ngx_mail_policy_auth_t *auth)
 {
-    if (auth->lookup) {
-        auth->provider->cancel(auth);
-    }
-
-    if (auth->crypt) {
-        ngx_mail_policy_crypt_cancel(auth->crypt);
+    if (auth->wait) {
+        auth->provider->cancel(auth, auth->provider->data);
     }
 
     if (auth->event.posted) {
@@ -438,7 +658,22 @@ ngx_mail_policy_auth_cancel(ngx_mail_policy_auth_t *auth)
 static void
 ngx_mail_policy_auth_free(ngx_mail_policy_auth_t *auth)
 {
-    ngx_explicit_memzero(auth->password.data, auth->password.len);
+    if (auth->crypt) {
+        ngx_mail_policy_crypt_cancel(auth->crypt);
+    }
+
+    if (auth->mech->cleanup) {
+        auth->mech->cleanup(auth);
+    }
+
+    if (auth->password.len) {
+        ngx_explicit_memzero(auth->password.data, auth->password.len);
+    }
+
+    if (auth->told.password.len) {
+        ngx_explicit_memzero(auth->told.password.data,
+                             auth->told.password.len);
+    }
 
     ngx_destroy_pool(auth->pool);
 }

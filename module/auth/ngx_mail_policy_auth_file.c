@@ -63,12 +63,12 @@ static ngx_int_t ngx_mail_policy_auth_file_cmp_logins(const ngx_str_t *one,
 
 static void ngx_mail_policy_auth_file_find(ngx_mail_policy_auth_t *auth,
     void *data);
-static void ngx_mail_policy_auth_file_dummy(void *data, ngx_str_t *login,
-    ngx_str_t *hash);
+static void ngx_mail_policy_auth_file_dummy(ngx_mail_policy_auth_t *auth,
+    void *data, ngx_str_t *hash);
 
 
 ngx_int_t
-ngx_mail_policy_auth_file(ngx_conf_t *cf, ngx_str_t *path,
+ngx_mail_policy_auth_file(ngx_conf_t *cf, ngx_str_t *value,
     ngx_mail_policy_auth_provider_t *provider)
 {
     ngx_mail_policy_auth_file_t  *file;
@@ -78,7 +78,8 @@ ngx_mail_policy_auth_file(ngx_conf_t *cf, ngx_str_t *path,
         return NGX_ERROR;
     }
 
-    file->path = *path;
+    file->path.data = value->data + sizeof("file:") - 1;
+    file->path.len = value->len - (sizeof("file:") - 1);
 
     if (ngx_conf_full_name(cf->cycle, &file->path, 1) != NGX_OK) {
         return NGX_ERROR;
@@ -101,6 +102,8 @@ ngx_mail_policy_auth_file(ngx_conf_t *cf, ngx_str_t *path,
     provider->data = file;
     provider->find = ngx_mail_policy_auth_file_find;
     provider->dummy = ngx_mail_policy_auth_file_dummy;
+    provider->methods = NGX_MAIL_POLICY_METHODS_RECORDS;
+    provider->records = 1;
 
     return NGX_OK;
 }
@@ -426,9 +429,10 @@ ngx_mail_policy_auth_file_find(ngx_mail_policy_auth_t *auth, void *data)
 {
     ngx_mail_policy_auth_file_t *file = data;
 
-    ngx_int_t                     rc;
-    ngx_uint_t                    low, high, middle;
-    ngx_mail_policy_auth_user_t  *user;
+    ngx_int_t                      rc;
+    ngx_uint_t                     low, high, middle;
+    ngx_mail_policy_auth_user_t   *user;
+    ngx_mail_policy_auth_record_t  record;
 
     user = file->users.elts;
 
@@ -441,8 +445,12 @@ ngx_mail_policy_auth_file_find(ngx_mail_policy_auth_t *auth, void *data)
         rc = ngx_mail_policy_auth_file_cmp_logins(&auth->login,
                                                   &user[middle].login);
         if (rc == 0) {
-            auth->senders = user[middle].senders;
-            ngx_mail_policy_auth_answer(auth, NGX_OK, &user[middle].hash);
+            ngx_memzero(&record, sizeof(ngx_mail_policy_auth_record_t));
+
+            record.hash = user[middle].hash;
+            record.senders = user[middle].senders;
+
+            ngx_mail_policy_auth_record(auth, NGX_OK, &record);
             return;
         }
 
@@ -454,7 +462,7 @@ ngx_mail_policy_auth_file_find(ngx_mail_policy_auth_t *auth, void *data)
         }
     }
 
-    ngx_mail_policy_auth_answer(auth, NGX_DECLINED, NULL);
+    ngx_mail_policy_auth_record(auth, NGX_DECLINED, NULL);
 }
 
 
@@ -464,7 +472,7 @@ ngx_mail_policy_auth_file_find(ngx_mail_policy_auth_t *auth, void *data)
  */
 
 static void
-ngx_mail_policy_auth_file_dummy(void *data, ngx_str_t *login,
+ngx_mail_policy_auth_file_dummy(ngx_mail_policy_auth_t *auth, void *data,
     ngx_str_t *hash)
 {
     ngx_mail_policy_auth_file_t *file = data;
@@ -478,7 +486,8 @@ ngx_mail_policy_auth_file_dummy(void *data, ngx_str_t *login,
     }
 
     user = file->users.elts;
-    n = ngx_murmur_hash2(login->data, login->len) % file->users.nelts;
+    n = ngx_murmur_hash2(auth->login.data, auth->login.len)
+        % file->users.nelts;
 
     *hash = user[n].hash;
 }

@@ -56,16 +56,17 @@ static void ngx_mail_policy_auth_redis_handler(void *data,
     ngx_mail_policy_lookup_t *lookup);
 static ngx_int_t ngx_mail_policy_auth_redis_judge(
     ngx_mail_policy_auth_t *auth, ngx_str_t *password, ngx_str_t *status,
-    ngx_str_t *hash);
-static ngx_int_t ngx_mail_policy_auth_redis_senders(
-    ngx_mail_policy_auth_t *auth, ngx_str_t *senders);
+    ngx_mail_policy_auth_record_t *record);
+static void ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *senders, ngx_mail_policy_auth_record_t *record);
 static void ngx_mail_policy_auth_redis_remember(
     ngx_mail_policy_auth_redis_t *redis, ngx_str_t *hash);
 static void ngx_mail_policy_auth_redis_unreadable(
     ngx_mail_policy_auth_t *auth, const char *what);
-static void ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth);
-static void ngx_mail_policy_auth_redis_dummy(void *data, ngx_str_t *login,
-    ngx_str_t *hash);
+static void ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth,
+    void *data);
+static void ngx_mail_policy_auth_redis_dummy(ngx_mail_policy_auth_t *auth,
+    void *data, ngx_str_t *hash);
 
 
 static ngx_str_t  ngx_mail_policy_auth_redis_fields[] = {
@@ -95,7 +96,9 @@ ngx_mail_policy_auth_redis(ngx_conf_t *cf, ngx_mail_policy_store_t *store,
     provider->find = ngx_mail_policy_auth_redis_find;
     provider->cancel = ngx_mail_policy_auth_redis_cancel;
     provider->dummy = ngx_mail_policy_auth_redis_dummy;
+    provider->methods = NGX_MAIL_POLICY_METHODS_RECORDS;
     provider->records = 1;
+    provider->redis = 1;
 
     return NGX_OK;
 }
@@ -113,7 +116,7 @@ ngx_mail_policy_auth_redis_find(ngx_mail_policy_auth_t *auth, void *data)
                                            ngx_mail_policy_auth_redis_handler,
                                            auth);
     if (lookup == NULL) {
-        ngx_mail_policy_auth_answer(auth, NGX_ERROR, NULL);
+        ngx_mail_policy_auth_record(auth, NGX_ERROR, NULL);
         return;
     }
 
@@ -122,12 +125,12 @@ ngx_mail_policy_auth_redis_find(ngx_mail_policy_auth_t *auth, void *data)
         != NGX_OK)
     {
         ngx_mail_policy_lookup_cancel(lookup);
-        ngx_mail_policy_auth_answer(auth, NGX_ERROR, NULL);
+        ngx_mail_policy_auth_record(auth, NGX_ERROR, NULL);
         return;
     }
 
     lookup->fields = ngx_mail_policy_auth_redis_fields;
-    auth->lookup = lookup;
+    auth->wait = lookup;
 
     ngx_mail_policy_lookup_send(lookup);
 }
@@ -184,21 +187,19 @@ ngx_mail_policy_auth_redis_handler(void *data,
 {
     ngx_mail_policy_auth_t *auth = data;
 
-    ngx_int_t  rc;
-    ngx_str_t  hash;
-
-    auth->lookup = NULL;
+    ngx_int_t                      rc;
+    ngx_mail_policy_auth_record_t  record;
 
     rc = NGX_ERROR;
-    ngx_str_null(&hash);
+    ngx_memzero(&record, sizeof(ngx_mail_policy_auth_record_t));
 
     if (lookup->rc == NGX_OK) {
         rc = ngx_mail_policy_auth_redis_judge(auth, &lookup->values[0],
-                                              &lookup->values[1], &hash);
+                                              &lookup->values[1], &record);
 
         if (rc == NGX_OK) {
-            rc = ngx_mail_policy_auth_redis_senders(auth,
-                                                    &lookup->values[2]);
+            ngx_mail_policy_auth_redis_senders(auth, &lookup->values[2],
+                                               &record);
         }
 
     } else if (lookup->rc == NGX_DECLINED) {
@@ -206,7 +207,7 @@ ngx_mail_policy_auth_redis_handler(void *data,
                                               "it");
     }
 
-    ngx_mail_policy_auth_answer(auth, rc, &hash);
+    ngx_mail_policy_auth_record(auth, rc, &record);
 
     /* the hash was in there */
 
@@ -216,14 +217,10 @@ ngx_mail_policy_auth_redis_handler(void *data,
 
 static ngx_int_t
 ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
-    ngx_str_t *password, ngx_str_t *status, ngx_str_t *hash)
+    ngx_str_t *password, ngx_str_t *status,
+    ngx_mail_policy_auth_record_t *record)
 {
-    ngx_uint_t                     suspended;
-    ngx_mail_policy_auth_redis_t  *redis;
-
-    redis = auth->provider->data;
-
-    suspended = status->data != NULL
+    record->suspended = status->data != NULL
                 && status->len != 0
                 && (status->len != sizeof("active") - 1
                     || ngx_strncasecmp(status->data, (u_char *) "active",
@@ -232,45 +229,35 @@ ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
 
     /* suspending works, too, on a login whose password the next one knows */
 
-    if (password->data == NULL && !suspended) {
-        return NGX_DECLINED;
+    if (password->data == NULL) {
+        return record->suspended ? NGX_OK : NGX_DECLINED;
     }
 
-    if (password->data != NULL
-        && ngx_mail_policy_crypt_check(password) == NGX_OK)
-    {
-        ngx_mail_policy_auth_redis_remember(redis, password);
-        *hash = *password;
+    if (ngx_mail_policy_crypt_check(password) == NGX_OK) {
+        ngx_mail_policy_auth_redis_remember(auth->provider->data, password);
+        record->hash = *password;
+        return NGX_OK;
+    }
 
-    } else if (suspended) {
-        ngx_mail_policy_auth_redis_dummy(redis, &auth->login, hash);
+    if (record->suspended) {
+        return NGX_OK;
+    }
 
-    } else {
-        ngx_mail_policy_auth_redis_unreadable(auth,
+    ngx_mail_policy_auth_redis_unreadable(auth,
                         "has a password of an unknown format, incomplete or "
                         "too costly, expected " NGX_MAIL_POLICY_CRYPT_FORMATS);
-        return NGX_ERROR;
-    }
-
-    if (suspended) {
-        auth->refuse = 1;
-
-        ngx_log_error(NGX_LOG_INFO, auth->log, 0, "login \"%V\" is suspended",
-                      &auth->login);
-    }
-
-    return NGX_OK;
+    return NGX_ERROR;
 }
 
 
 /* a list that is too long owns nothing: the login has its own address */
 
-static ngx_int_t
+static void
 ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
-    ngx_str_t *senders)
+    ngx_str_t *senders, ngx_mail_policy_auth_record_t *record)
 {
     if (senders->data == NULL || senders->len == 0) {
-        return NGX_OK;
+        return;
     }
 
     switch (mpol_senders_check(senders->data, senders->len)) {
@@ -279,7 +266,7 @@ ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
         ngx_mail_policy_auth_redis_unreadable(auth,
                         "has too many senders: at most "
                         NGX_MAIL_POLICY_SENDERS_BOUNDS ", none is used");
-        return NGX_OK;
+        return;
 
     case MPOL_SENDERS_ENTRY:
         ngx_mail_policy_auth_redis_unreadable(auth,
@@ -291,14 +278,7 @@ ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
         break;
     }
 
-    auth->senders.data = ngx_pstrdup(auth->pool, senders);
-    if (auth->senders.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    auth->senders.len = senders->len;
-
-    return NGX_OK;
+    record->senders = *senders;
 }
 
 
@@ -350,16 +330,16 @@ ngx_mail_policy_auth_redis_unreadable(ngx_mail_policy_auth_t *auth,
 
 
 static void
-ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth)
+ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth, void *data)
 {
-    ngx_mail_policy_lookup_cancel(auth->lookup);
+    ngx_mail_policy_lookup_cancel(auth->wait);
 
-    auth->lookup = NULL;
+    auth->wait = NULL;
 }
 
 
 static void
-ngx_mail_policy_auth_redis_dummy(void *data, ngx_str_t *login,
+ngx_mail_policy_auth_redis_dummy(ngx_mail_policy_auth_t *auth, void *data,
     ngx_str_t *hash)
 {
     ngx_mail_policy_auth_redis_t *redis = data;

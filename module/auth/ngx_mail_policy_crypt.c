@@ -50,11 +50,6 @@
 #endif
 
 
-#define ngx_mail_policy_crypt_prefix(h, s)                                    \
-    ((h)->len >= sizeof(s) - 1                                                \
-     && ngx_memcmp((h)->data, s, sizeof(s) - 1) == 0)
-
-
 static ngx_uint_t ngx_mail_policy_crypt_check_bcrypt(u_char *p, u_char *last);
 static ngx_uint_t ngx_mail_policy_crypt_check_sha(u_char *p, u_char *last,
     size_t len);
@@ -75,22 +70,22 @@ ngx_mail_policy_crypt_check(ngx_str_t *hash)
     p = hash->data;
     last = p + hash->len;
 
-    if (ngx_mail_policy_crypt_prefix(hash, NGX_MAIL_POLICY_CRYPT_PLAIN)) {
+    if (ngx_mail_policy_crypt_plain(hash)) {
         p += sizeof(NGX_MAIL_POLICY_CRYPT_PLAIN) - 1;
         ok = ngx_mail_policy_crypt_check_plain(p, last);
 
-    } else if (ngx_mail_policy_crypt_prefix(hash, "$2b$")
-               || ngx_mail_policy_crypt_prefix(hash, "$2y$"))
+    } else if (ngx_mail_policy_crypt_is(hash, "$2b$")
+               || ngx_mail_policy_crypt_is(hash, "$2y$"))
     {
         ok = ngx_mail_policy_crypt_check_bcrypt(p + 4, last);
 
-    } else if (ngx_mail_policy_crypt_prefix(hash, "$5$")) {
+    } else if (ngx_mail_policy_crypt_is(hash, "$5$")) {
         ok = ngx_mail_policy_crypt_check_sha(p + 3, last, 43);
 
-    } else if (ngx_mail_policy_crypt_prefix(hash, "$6$")) {
+    } else if (ngx_mail_policy_crypt_is(hash, "$6$")) {
         ok = ngx_mail_policy_crypt_check_sha(p + 3, last, 86);
 
-    } else if (ngx_mail_policy_crypt_prefix(hash, "$y$")) {
+    } else if (ngx_mail_policy_crypt_is(hash, "$y$")) {
         ok = ngx_mail_policy_crypt_check_yescrypt(p + 3, last);
 
     } else {
@@ -229,11 +224,11 @@ ngx_mail_policy_crypt_setting(ngx_str_t *hash)
 {
     size_t  len;
 
-    if (ngx_mail_policy_crypt_prefix(hash, NGX_MAIL_POLICY_CRYPT_PLAIN)) {
+    if (ngx_mail_policy_crypt_plain(hash)) {
         return sizeof(NGX_MAIL_POLICY_CRYPT_PLAIN) - 1;
     }
 
-    if (ngx_mail_policy_crypt_prefix(hash, "$2")) {
+    if (ngx_mail_policy_crypt_is(hash, "$2")) {
         return ngx_min(hash->len, 4 + 2 + 1 + 22);
     }
 
@@ -366,8 +361,7 @@ ngx_mail_policy_crypt_thread(void *data, ngx_log_t *log)
     if (crypt->canceled) {
         crypt->rc = NGX_ERROR;
 
-    } else if (ngx_mail_policy_crypt_prefix(&hash,
-                                            NGX_MAIL_POLICY_CRYPT_PLAIN))
+    } else if (ngx_mail_policy_crypt_plain(&hash))
     {
         crypt->rc = ngx_mail_policy_crypt_verify_plain(crypt);
 

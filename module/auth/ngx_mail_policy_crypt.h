@@ -35,6 +35,17 @@
 
 
 #define NGX_MAIL_POLICY_CRYPT_PLAIN     "{PLAIN}"
+#define NGX_MAIL_POLICY_CRYPT_SCRAM     "{SCRAM-SHA-256}"
+
+/* 1 if a hash is of that format */
+#define ngx_mail_policy_crypt_is(h, format)                                   \
+    ((h)->len >= sizeof(format) - 1                                           \
+     && ngx_memcmp((h)->data, format, sizeof(format) - 1) == 0)
+#define ngx_mail_policy_crypt_plain(h)                                        \
+    ngx_mail_policy_crypt_is(h, NGX_MAIL_POLICY_CRYPT_PLAIN)
+#define ngx_mail_policy_crypt_scram(h)                                        \
+    ngx_mail_policy_crypt_is(h, NGX_MAIL_POLICY_CRYPT_SCRAM)
+
 #define NGX_MAIL_POLICY_CRYPT_HASH_MAX                                        \
     (sizeof(NGX_MAIL_POLICY_CRYPT_PLAIN) - 1 + MPOL_PASSWORD_MAX)
 

@@ -53,6 +53,8 @@ typedef struct {
     ngx_str_t           protocol;       /* SMTP, ESMTP, ESMTPS, ESMTPA ... */
     ngx_str_t           sasl_method;
     ngx_str_t           sasl_username;  /* empty: not authenticated */
+    ngx_str_t           sasl_authzid;   /* whom it acts as; empty: itself */
+    ngx_str_t           auth_relay;     /* its route, of its provider */
     ngx_str_t           sasl_password;  /* for relays, where proxy_smtp_auth
                                            is on; wiped with the session */
 

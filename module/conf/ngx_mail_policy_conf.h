@@ -125,6 +125,7 @@ typedef struct {
     ngx_uint_t                    map_hash_bucket_size;
     ngx_array_t                   values;       /* compiled, to be resolved */
     ngx_array_t                   log_formats;  /* ..._log_format_t * */
+    ngx_array_t                   auths;        /* ..._auth_conf_t * */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
     unsigned                      used:1;       /* a server has "policy on",
@@ -136,7 +137,12 @@ typedef struct {
     ngx_flag_t                    policy;
 
     ngx_mail_policy_auth_conf_t  *auth;         /* policy_auth */
+    ngx_mail_policy_value_t      *auth_route;   /* "proxy_pass", if there is
+                                                   none; or NULL */
     ngx_flag_t                    auth_plaintext;
+    ngx_uint_t                    auth_methods; /* NGX_MAIL_POLICY_METHOD_ */
+    ngx_msec_t                    auth_delay;   /* of the first refusal */
+    ngx_msec_t                    auth_cache;   /* 0: none */
     ngx_uint_t                    sender_own;   /* policy_sender own */
 
     ngx_array_t                  *limits;       /* ..._limit_t, or NULL */

@@ -179,6 +179,10 @@ ngx_int_t ngx_mail_policy_route_check(ngx_conf_t *cf,
 char *ngx_mail_policy_enum_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/* "policy_auth_methods", once the server is merged */
+ngx_int_t ngx_mail_policy_methods_init(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf);
+
 /* "policy_sender own", once the server is merged */
 ngx_int_t ngx_mail_policy_sender_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);

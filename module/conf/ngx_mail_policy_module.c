@@ -33,6 +33,8 @@ extern ngx_module_t  ngx_mail_module;
 
 #define NGX_MAIL_POLICY_MAX_RECIPIENTS   1000
 #define NGX_MAIL_POLICY_MIN_DATA_RATE    500
+#define NGX_MAIL_POLICY_AUTH_DELAY       1000
+#define NGX_MAIL_POLICY_AUTH_CACHE       60000
 
 
 static void *ngx_mail_policy_create_main_conf(ngx_conf_t *cf);
@@ -62,6 +64,22 @@ static char *ngx_mail_policy_proxy_pass(ngx_conf_t *cf, ngx_command_t *cmd,
 
 static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
     ngx_conf_check_num_bounds, 1, -1
+};
+
+
+static ngx_str_t  ngx_mail_policy_auth_relay = ngx_string("$auth_relay");
+
+
+static ngx_conf_bitmask_t  ngx_mail_policy_auth_method_names[] = {
+    { ngx_string("plain"), NGX_MAIL_POLICY_METHOD_PLAIN },
+    { ngx_string("login"), NGX_MAIL_POLICY_METHOD_LOGIN },
+    { ngx_string("cram-md5"), NGX_MAIL_POLICY_METHOD_CRAM_MD5 },
+    { ngx_string("scram-sha-256"), NGX_MAIL_POLICY_METHOD_SCRAM },
+    { ngx_string("scram-sha-256-plus"), NGX_MAIL_POLICY_METHOD_SCRAM_PLUS },
+    { ngx_string("xoauth2"), NGX_MAIL_POLICY_METHOD_XOAUTH2 },
+    { ngx_string("oauthbearer"), NGX_MAIL_POLICY_METHOD_OAUTHBEARER },
+    { ngx_string("external"), NGX_MAIL_POLICY_METHOD_EXTERNAL },
+    { ngx_null_string, 0 }
 };
 
 
@@ -143,6 +161,20 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       ngx_conf_set_flag_slot,
       NGX_MAIL_SRV_CONF_OFFSET,
       offsetof(ngx_mail_policy_srv_conf_t, auth_plaintext),
+      NULL },
+
+    { ngx_string("policy_auth_methods"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_conf_set_bitmask_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, auth_methods),
+      &ngx_mail_policy_auth_method_names },
+
+    { ngx_string("policy_auth_delay"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, auth_delay),
       NULL },
 
     { ngx_string("policy_sender"),
@@ -323,6 +355,7 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
     mcf->relays.upstreams = &mcf->upstreams;
 
     if (ngx_array_init(&mcf->lookups, cf->pool, 4, sizeof(void *)) != NGX_OK
+        || ngx_array_init(&mcf->auths, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->log_formats, cf->pool, 4, sizeof(void *))
            != NGX_OK)
@@ -438,6 +471,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      * set by ngx_pcalloc():
      *
      *     conf->auth = NULL;
+     *     conf->auth_methods = 0;
      *     conf->limits = NULL;
      *     conf->diverts = 0;
      *     conf->upstream = NULL;
@@ -452,6 +486,8 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
 
     conf->policy = NGX_CONF_UNSET;
     conf->auth_plaintext = NGX_CONF_UNSET;
+    conf->auth_delay = NGX_CONF_UNSET_MSEC;
+    conf->auth_cache = NGX_CONF_UNSET_MSEC;
     conf->sender_own = NGX_CONF_UNSET_UINT;
     conf->message_size = NGX_CONF_UNSET_SIZE;
     conf->max_recipients = NGX_CONF_UNSET_UINT;
@@ -484,6 +520,11 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->policy, prev->policy, 0);
     ngx_conf_merge_value(conf->auth_plaintext, prev->auth_plaintext, 0);
+    ngx_conf_merge_bitmask_value(conf->auth_methods, prev->auth_methods, 0);
+    ngx_conf_merge_msec_value(conf->auth_delay, prev->auth_delay,
+                              NGX_MAIL_POLICY_AUTH_DELAY);
+    ngx_conf_merge_msec_value(conf->auth_cache, prev->auth_cache,
+                              NGX_MAIL_POLICY_AUTH_CACHE);
     ngx_conf_merge_uint_value(conf->sender_own, prev->sender_own, 0);
     ngx_conf_merge_uint_value(conf->max_recipients, prev->max_recipients,
                               NGX_MAIL_POLICY_MAX_RECIPIENTS);
@@ -502,6 +543,7 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->auth == NULL) {
         conf->auth = prev->auth;
+        conf->auth_route = prev->auth_route;
     }
 
     if (conf->limits == NULL) {
@@ -564,6 +606,13 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
         return NGX_ERROR;
     }
 
+    if (conf->relay.len == 0 && conf->auth_route) {
+        conf->relay = ngx_mail_policy_auth_relay;
+        conf->route = conf->auth_route;
+        conf->file = cscf->file_name;
+        conf->line = cscf->line;
+    }
+
     if (conf->relay.len == 0) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"proxy_pass\" is not set: name a relay, as "
@@ -573,6 +622,7 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
     }
 
     if (ngx_mail_policy_auth_conf_init(cf, conf->auth) != NGX_OK
+        || ngx_mail_policy_methods_init(cf, conf) != NGX_OK
         || ngx_mail_policy_sender_init(cf, conf) != NGX_OK
         || ngx_mail_policy_merge_relay(cf, conf) != NGX_OK
         || ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
@@ -685,7 +735,9 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
 static void
 ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
 {
-    ngx_mail_policy_main_conf_t  *mcf;
+    ngx_uint_t                     i;
+    ngx_mail_policy_auth_conf_t  **auth;
+    ngx_mail_policy_main_conf_t   *mcf;
 
     mcf = ngx_mail_policy_cycle_conf(cycle);
 
@@ -693,6 +745,12 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
         ngx_mail_policy_keep_exit_process(&mcf->upstreams);
         ngx_mail_policy_store_exit_process(mcf->store);
         ngx_mail_policy_upstream_exit_process(&mcf->relays);
+
+        auth = mcf->auths.elts;
+
+        for (i = 0; i < mcf->auths.nelts; i++) {
+            ngx_mail_policy_auth_exit(auth[i]);
+        }
     }
 }
 
@@ -752,7 +810,8 @@ ngx_mail_policy_auth(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_mail_policy_srv_conf_t *pscf = conf;
 
-    ngx_mail_policy_main_conf_t  *mcf;
+    ngx_mail_policy_auth_conf_t  **auth;
+    ngx_mail_policy_main_conf_t   *mcf;
 
     if (pscf->auth) {
         return "is duplicate";
@@ -761,8 +820,34 @@ ngx_mail_policy_auth(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
 
     pscf->auth = ngx_mail_policy_auth_conf(cf, mcf->store);
+    if (pscf->auth == NULL) {
+        return NGX_CONF_ERROR;
+    }
 
-    return pscf->auth ? NGX_CONF_OK : NGX_CONF_ERROR;
+    auth = ngx_array_push(&mcf->auths);
+    if (auth == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *auth = pscf->auth;
+
+    if (!ngx_mail_policy_auth_routes(pscf->auth)) {
+        return NGX_CONF_OK;
+    }
+
+    /* what "proxy_pass" is where there is none */
+
+    pscf->auth_route = ngx_palloc(cf->pool, sizeof(ngx_mail_policy_value_t));
+
+    if (pscf->auth_route == NULL
+        || ngx_mail_policy_value_compile(cf, &ngx_mail_policy_auth_relay,
+                                         pscf->auth_route)
+           != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -102,6 +102,8 @@ ngx_mail_policy_protocol_foreign(ngx_mail_policy_srv_conf_t *conf)
     return conf->policy == 1 ? "policy"
          : conf->auth ? "policy_auth"
          : conf->auth_plaintext != NGX_CONF_UNSET ? "policy_auth_plaintext"
+         : conf->auth_methods ? "policy_auth_methods"
+         : conf->auth_delay != NGX_CONF_UNSET_MSEC ? "policy_auth_delay"
          : conf->sender_own != NGX_CONF_UNSET_UINT ? "policy_sender"
          : conf->relay.len ? "proxy_pass"
          : conf->message_size != NGX_CONF_UNSET_SIZE ? "policy_message_size"

@@ -94,6 +94,12 @@ static ngx_mail_policy_variable_t  ngx_mail_policy_variables[] = {
     { ngx_string("sasl_username"), ngx_mail_policy_variable_string,
       ngx_mail_policy_field(sasl_username), NGX_MAIL_POLICY_AT_AUTH },
 
+    { ngx_string("sasl_authzid"), ngx_mail_policy_variable_string,
+      ngx_mail_policy_field(sasl_authzid), NGX_MAIL_POLICY_AT_AUTH },
+
+    { ngx_string("auth_relay"), ngx_mail_policy_variable_string,
+      ngx_mail_policy_field(auth_relay), NGX_MAIL_POLICY_AT_AUTH },
+
     { ngx_string("transaction"), ngx_mail_policy_variable_number,
       ngx_mail_policy_field(transaction), NGX_MAIL_POLICY_AT_MAIL },
 

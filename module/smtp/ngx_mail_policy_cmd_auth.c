@@ -5,15 +5,17 @@
 
 
 /*
- * AUTH, RFC 4954: PLAIN (RFC 4616) and LOGIN.
+ * AUTH, RFC 4954: what the client and its auth say to each other, see
+ * ngx_mail_policy_auth.h.
  *
- *   AUTH PLAIN [ir] -> [334 ->] verify -> 235 | 535 | 454
- *   AUTH LOGIN [ir] -> [334 user ->] 334 password -> verify -> ...
+ *   AUTH mechanism [ir] -> respond -> 334 -> response -> respond ...
+ *                                 \-> limits -> admit -> 334 ...
+ *                                                    \-> 235 | 535 | 454
  *
  * "*" instead of a response cancels.  A response is decoded in the input
- * buffer, handed to the provider, which copies it, and wiped there.  Limits
- * of failed logins are asked before it begins.  Events: their verdict, and
- * the provider's answer.
+ * buffer, given to the auth, which copies it, and wiped there.  Limits of
+ * failed logins are asked as soon as the login is known.  Events: what the
+ * auth says, the limits' verdict, and a timer that holds refusals back.
  */
 
 
@@ -28,10 +30,6 @@
 #include "ngx_mail_policy_session.h"
 
 
-#define NGX_MAIL_POLICY_AUTH_PLAIN     0
-#define NGX_MAIL_POLICY_AUTH_USERNAME  1
-#define NGX_MAIL_POLICY_AUTH_PASSWORD  2
-
 #define NGX_MAIL_POLICY_AUTH_LATER                                           \
     "454 4.7.0 Temporary authentication failure"
 
@@ -39,37 +37,51 @@
 #define NGX_MAIL_POLICY_AUTH_INVALID                                         \
     "535 5.7.8 Authentication credentials invalid"
 
+/* no reply waits longer, whatever a provider asks for */
+#define NGX_MAIL_POLICY_AUTH_DELAY_MAX   15000
+#define NGX_MAIL_POLICY_AUTH_WAIT_MAX    300000
 
-static ngx_int_t ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s,
-    u_char *data, size_t len);
-static ngx_int_t ngx_mail_policy_auth_username(ngx_mail_policy_session_t *s,
-    u_char *data, size_t len);
-static ngx_int_t ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s,
-    u_char *data, size_t len);
-static ngx_int_t ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s,
-    ngx_str_t *password);
-static ngx_int_t ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s,
-    ngx_str_t *password);
+
+static ngx_int_t ngx_mail_policy_auth_respond_to(ngx_mail_policy_session_t *s,
+    ngx_str_t *message);
+static void ngx_mail_policy_auth_handler(void *data,
+    ngx_mail_policy_auth_event_e event, ngx_mail_policy_auth_told_t *told);
+static void ngx_mail_policy_auth_challenged(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told);
+static void ngx_mail_policy_auth_asked(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told);
 static ngx_int_t ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s,
-    ngx_str_t *password);
+    ngx_str_t *secret);
 static void ngx_mail_policy_auth_tag(ngx_mail_policy_session_t *s,
     ngx_str_t *other, u_char *tag);
 static ngx_int_t ngx_mail_policy_auth_fetch(ngx_mail_policy_session_t *s);
 static void ngx_mail_policy_auth_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
-static void ngx_mail_policy_auth_handler(void *data, ngx_int_t rc,
-    ngx_str_t *senders);
-static ngx_int_t ngx_mail_policy_auth_senders(ngx_mail_policy_session_t *s,
-    ngx_str_t *senders);
-static void ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s);
+static void ngx_mail_policy_auth_ended(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told);
+static void ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told);
+static ngx_int_t ngx_mail_policy_auth_keep(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told);
+static ngx_int_t ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to,
+    ngx_str_t *from);
+static ngx_int_t ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s,
+    ngx_str_t *password);
+static void ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told);
+static ngx_msec_t ngx_mail_policy_auth_wait(ngx_mail_policy_session_t *s,
+    ngx_msec_t asked);
+static void ngx_mail_policy_auth_delay_handler(ngx_event_t *ev);
 static ngx_int_t ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
     const char *reply);
 
 
+/* what this session is offered, and may use */
+
 ngx_uint_t
 ngx_mail_policy_auth_methods(ngx_mail_policy_session_t *s)
 {
-    ngx_mail_smtp_srv_conf_t    *sscf;
+    ngx_uint_t                   methods;
     ngx_mail_policy_srv_conf_t  *pscf;
 
     pscf = s->conf;
@@ -81,10 +93,19 @@ ngx_mail_policy_auth_methods(ngx_mail_policy_session_t *s)
         return 0;
     }
 
-    sscf = ngx_mail_get_module_srv_conf(s->mail, ngx_mail_smtp_module);
+    methods = pscf->auth_methods;
 
-    return sscf->auth_methods
-           & (NGX_MAIL_AUTH_PLAIN_ENABLED|NGX_MAIL_AUTH_LOGIN_ENABLED);
+    if (!ngx_mail_policy_session_tls(s)) {
+        methods &= ~NGX_MAIL_POLICY_METHOD_SCRAM_PLUS;
+    }
+
+    if ((methods & NGX_MAIL_POLICY_METHOD_EXTERNAL)
+        && !ngx_mail_policy_mech_external_verified(s->connection))
+    {
+        methods &= ~NGX_MAIL_POLICY_METHOD_EXTERNAL;
+    }
+
+    return methods;
 }
 
 
@@ -120,9 +141,10 @@ ngx_mail_policy_cmd_auth_check(ngx_mail_policy_session_t *s,
 ngx_int_t
 ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 {
-    size_t       n;
-    u_char      *ir, *last;
-    ngx_uint_t   methods;
+    size_t                          n;
+    u_char                         *ir, *last;
+    ngx_uint_t                      methods;
+    ngx_mail_policy_auth_client_t  *client;
 
     ir = (u_char *) cmd->arg.data;
     last = ir + cmd->arg.len;
@@ -139,39 +161,37 @@ ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 
     methods = ngx_mail_policy_auth_methods(s);
 
-    if (n == 5 && ngx_strncasecmp((u_char *) cmd->arg.data,
-                                  (u_char *) "PLAIN", 5) == 0
-        && (methods & NGX_MAIL_AUTH_PLAIN_ENABLED))
-    {
-        ngx_str_set(&s->auth_method, "PLAIN");
-        s->auth_state = NGX_MAIL_POLICY_AUTH_PLAIN;
+    s->auth_method = ngx_mail_policy_auth_method((u_char *) cmd->arg.data, n)
+                     & methods;
 
-        if (ir == last) {
-            ngx_mail_policy_reply(s, "334 ");
-        }
-
-    } else if (n == 5 && ngx_strncasecmp((u_char *) cmd->arg.data,
-                                         (u_char *) "LOGIN", 5) == 0
-               && (methods & NGX_MAIL_AUTH_LOGIN_ENABLED))
-    {
-        ngx_str_set(&s->auth_method, "LOGIN");
-        s->auth_state = NGX_MAIL_POLICY_AUTH_USERNAME;
-
-        if (ir == last) {
-            ngx_mail_policy_reply(s, "334 VXNlcm5hbWU6");
-        }
-
-    } else {
+    if (s->auth_method == 0) {
         ngx_mail_policy_session_error(s,
                                 "504 5.5.4 Authentication mechanism unknown");
         return NGX_OK;
     }
 
-    s->reading = NGX_MAIL_POLICY_READ_AUTH;
+    client = &s->auth_client;
+
+    client->connection = s->connection;
+    client->host = &s->envelope.client_host;
+    client->helo = &s->envelope.helo;
+    client->offered = methods;
+    client->attempt++;
+
+    s->auth_checked = 0;
+    s->auth_failed = 0;
+
+    s->auth = ngx_mail_policy_auth_create(s->conf->auth, s->auth_method,
+                                          client, s->core->error_log,
+                                          ngx_mail_policy_auth_handler, s);
+    if (s->auth == NULL) {
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
+    }
+
     s->connection->log->action = "authenticating client";
 
     if (ir == last) {
-        return NGX_OK;
+        return ngx_mail_policy_auth_respond_to(s, NULL);
     }
 
     /* RFC 4954, section 4: "=" is an initial response of no octets */
@@ -190,173 +210,117 @@ ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s, u_char *data,
 {
     size_t     n;
     ngx_int_t  rc;
+    ngx_str_t  message;
 
     if (len == 1 && *data == '*') {
         return ngx_mail_policy_auth_refused(s,
                                        "501 5.7.0 Authentication cancelled");
     }
 
+    /* AUTH-7: before anybody else sees it */
+
     if (mpol_base64_decode(data, len, data, &n) != MPOL_OK) {
         ngx_explicit_memzero(data, len);
         return ngx_mail_policy_auth_refused(s, "501 5.5.2 Invalid base64");
     }
 
-    switch (s->auth_state) {
+    message.data = data;
+    message.len = n;
 
-    case NGX_MAIL_POLICY_AUTH_PLAIN:
-        rc = ngx_mail_policy_auth_plain(s, data, n);
-        break;
+    rc = ngx_mail_policy_auth_respond_to(s, &message);
 
-    case NGX_MAIL_POLICY_AUTH_USERNAME:
-        rc = ngx_mail_policy_auth_username(s, data, n);
-        break;
-
-    default:
-        rc = ngx_mail_policy_auth_password(s, data, n);
-    }
-
-    /* the session's buffer, if it is still there, holds no password */
-
-    if (rc != NGX_DONE) {
-        ngx_explicit_memzero(data, len);
-    }
+    ngx_explicit_memzero(data, len);
 
     return rc;
 }
 
 
 static ngx_int_t
-ngx_mail_policy_auth_plain(ngx_mail_policy_session_t *s, u_char *data,
-    size_t len)
+ngx_mail_policy_auth_respond_to(ngx_mail_policy_session_t *s,
+    ngx_str_t *message)
 {
-    ngx_str_t     password;
-    mpol_plain_t  plain;
-
-    if (mpol_plain_parse(data, len, &plain) != MPOL_OK) {
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_INVALID);
-    }
-
-    /* acting for somebody else is not provided for */
-
-    if (plain.authzid.len
-        && (plain.authzid.len != plain.authcid.len
-            || ngx_memcmp(plain.authzid.data, plain.authcid.data,
-                          plain.authcid.len)
-               != 0))
-    {
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_INVALID);
-    }
-
-    ngx_memcpy(s->login, plain.authcid.data, plain.authcid.len);
-    s->auth_login.data = s->login;
-    s->auth_login.len = plain.authcid.len;
-
-    password.data = (u_char *) plain.password.data;
-    password.len = plain.password.len;
-
-    return ngx_mail_policy_auth_verify(s, &password);
-}
-
-
-static ngx_int_t
-ngx_mail_policy_auth_username(ngx_mail_policy_session_t *s, u_char *data,
-    size_t len)
-{
-    /* a bad one is told after the password, like a wrong one */
-
-    s->auth_login.len = 0;
-
-    if (mpol_identity_valid(data, len)) {
-        ngx_memcpy(s->login, data, len);
-        s->auth_login.data = s->login;
-        s->auth_login.len = len;
-    }
-
-    s->auth_state = NGX_MAIL_POLICY_AUTH_PASSWORD;
-    ngx_mail_policy_reply(s, "334 UGFzc3dvcmQ6");
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_auth_password(ngx_mail_policy_session_t *s, u_char *data,
-    size_t len)
-{
-    ngx_str_t  password;
-
-    if (s->auth_login.len == 0 || len == 0 || len > MPOL_PASSWORD_MAX) {
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_INVALID);
-    }
-
-    password.data = data;
-    password.len = len;
-
-    return ngx_mail_policy_auth_verify(s, &password);
-}
-
-
-static ngx_int_t
-ngx_mail_policy_auth_verify(ngx_mail_policy_session_t *s, ngx_str_t *password)
-{
-    if (s->conf->relay_conf->client_login
-        && ngx_mail_policy_auth_retain(s, password) != NGX_OK)
-    {
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
-    }
-
-    s->auth = ngx_mail_policy_auth_create(s->conf->auth, &s->auth_login,
-                                          password, s->core->error_log,
-                                          ngx_mail_policy_auth_handler, s);
-    if (s->auth == NULL) {
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
-    }
-
-    s->auth_checked = 0;
-
-    switch (ngx_mail_policy_auth_check(s, password)) {
-
-    case NGX_OK:
-        s->auth_checked = 1;
-        ngx_mail_policy_auth_begin(s->auth);
-        break;
-
-    case NGX_AGAIN:
-        break;
-
-    default:
-        ngx_mail_policy_auth_cancel(s->auth);
-        s->auth = NULL;
-
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
-    }
-
     s->reading = NGX_MAIL_POLICY_READ_NOTHING;
+
+    ngx_mail_policy_auth_respond(s->auth, message);
 
     return NGX_AGAIN;
 }
 
 
-/* for relays, who are to see the client's own: its until the session ends */
-
-static ngx_int_t
-ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s, ngx_str_t *password)
+static void
+ngx_mail_policy_auth_handler(void *data, ngx_mail_policy_auth_event_e event,
+    ngx_mail_policy_auth_told_t *told)
 {
-    ngx_str_t  *retained;
+    ngx_mail_policy_session_t  *s = data;
 
-    retained = &s->envelope.sasl_password;
+    /* the client has all its time for what it does next */
 
-    if (retained->data == NULL) {
-        retained->data = ngx_pnalloc(s->connection->pool, MPOL_PASSWORD_MAX);
-        if (retained->data == NULL) {
-            return NGX_ERROR;
-        }
+    ngx_mail_policy_session_waited(s);
+
+    switch (event) {
+
+    case NGX_MAIL_POLICY_AUTH_CHALLENGE:
+        ngx_mail_policy_auth_challenged(s, told);
+        return;
+
+    case NGX_MAIL_POLICY_AUTH_ASK:
+        ngx_mail_policy_auth_asked(s, told);
+        return;
+
+    default: /* NGX_MAIL_POLICY_AUTH_DONE */
+        s->auth = NULL;
+        ngx_mail_policy_auth_ended(s, told);
+    }
+}
+
+
+static void
+ngx_mail_policy_auth_challenged(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told)
+{
+    if (told->rc == NGX_DECLINED && !s->auth_failed) {
+
+        /* it knows, so it counts, whatever the client says to that */
+
+        s->auth_failed = 1;
+        ngx_mail_policy_check_keep(&s->check);
     }
 
-    ngx_memcpy(retained->data, password->data, password->len);
-    s->auth_password_len = password->len;
+    ngx_mail_policy_challenge(s, &told->challenge);
 
-    return NGX_OK;
+    s->reading = NGX_MAIL_POLICY_READ_AUTH;
+    ngx_mail_policy_session_resume(s);
+}
+
+
+static void
+ngx_mail_policy_auth_asked(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told)
+{
+    ngx_int_t  rc;
+
+    ngx_memcpy(s->login, told->login.data, told->login.len);
+
+    s->auth_login.data = s->login;
+    s->auth_login.len = told->login.len;
+
+    rc = ngx_mail_policy_auth_check(s, &told->secret);
+
+    if (rc == NGX_AGAIN) {
+        return;
+    }
+
+    if (rc == NGX_OK) {
+        s->auth_checked = 1;
+        ngx_mail_policy_auth_admit(s->auth);
+
+    } else {
+        (void) ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
+    }
+
+    /* the wait for the provider has the session's timer, see wait() */
+
+    ngx_mail_policy_session_resume(s);
 }
 
 
@@ -366,7 +330,7 @@ ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s, ngx_str_t *password)
  */
 
 static ngx_int_t
-ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *password)
+ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *secret)
 {
     if (s->conf->limits == NULL) {
         return NGX_OK;
@@ -393,7 +357,7 @@ ngx_mail_policy_auth_check(ngx_mail_policy_session_t *s, ngx_str_t *password)
 
     s->check.member.data = s->auth_tags;
     s->check.member.len = NGX_MAIL_POLICY_AUTH_TAG;
-    ngx_mail_policy_auth_tag(s, password, s->check.member.data);
+    ngx_mail_policy_auth_tag(s, secret, s->check.member.data);
 
     s->check.client.data = s->auth_tags + NGX_MAIL_POLICY_AUTH_TAG;
     s->check.client.len = NGX_MAIL_POLICY_AUTH_TAG;
@@ -465,46 +429,34 @@ ngx_mail_policy_auth_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
     if (verdict->rc == NGX_OK) {
         s->auth_checked = 1;
-        ngx_mail_policy_auth_begin(s->auth);
+        ngx_mail_policy_auth_admit(s->auth);
 
-        /* the wait for the provider has the session's timer, see wait() */
+    } else {
+        ngx_mail_policy_session_waited(s);
 
-        ngx_mail_policy_session_resume(s);
-        return;
+        (void) ngx_mail_policy_auth_refused(s, (char *) verdict->text.data);
     }
-
-    ngx_mail_policy_auth_cancel(s->auth);
-    s->auth = NULL;
-
-    ngx_mail_policy_session_waited(s);
-
-    (void) ngx_mail_policy_auth_refused(s, (char *) verdict->text.data);
 
     ngx_mail_policy_session_resume(s);
 }
 
 
 static void
-ngx_mail_policy_auth_handler(void *data, ngx_int_t rc, ngx_str_t *senders)
+ngx_mail_policy_auth_ended(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told)
 {
-    ngx_mail_policy_session_t  *s = data;
-
-    s->auth = NULL;
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
 
-    /* the next command has all its time */
-
-    ngx_mail_policy_session_waited(s);
-
-    if (rc == NGX_OK && ngx_mail_policy_auth_senders(s, senders) != NGX_OK) {
-        rc = NGX_ERROR;
+    if (told->rc == NGX_OK && ngx_mail_policy_auth_keep(s, told) != NGX_OK) {
+        told->rc = NGX_ERROR;
+        ngx_str_null(&told->reply);
     }
 
-    switch (rc) {
+    switch (told->rc) {
 
     case NGX_OK:
         ngx_mail_policy_check_succeeded(&s->check);
-        ngx_mail_policy_auth_succeeded(s);
+        ngx_mail_policy_auth_succeeded(s, told);
         return;
 
     case NGX_DECLINED:
@@ -514,52 +466,103 @@ ngx_mail_policy_auth_handler(void *data, ngx_int_t rc, ngx_str_t *senders)
                       "client failed to authenticate as \"%V\"",
                       &s->auth_login);
 
-        ngx_mail_policy_session_error(s, NGX_MAIL_POLICY_AUTH_INVALID);
-        break;
+        ngx_mail_policy_auth_failed(s, told);
+        return;
 
     default:
         ngx_mail_policy_check_give_back(&s->check);
-        ngx_mail_policy_reply(s, NGX_MAIL_POLICY_AUTH_LATER);
-    }
 
-    ngx_mail_policy_session_resume(s);
+        s->auth_login.len = 0;
+        ngx_mail_policy_reply(s, NGX_MAIL_POLICY_AUTH_LATER);
+        ngx_mail_policy_session_resume(s);
+    }
 }
 
 
-/* kept for the session: a change of them is in force with the next login */
+/* for the session: a change in a record is in force with the next login */
 
 static ngx_int_t
-ngx_mail_policy_auth_senders(ngx_mail_policy_session_t *s,
-    ngx_str_t *senders)
+ngx_mail_policy_auth_keep(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told)
 {
-    if (!s->conf->sender_own || senders->len == 0) {
-        return NGX_OK;
-    }
+    ngx_pool_t                  *pool;
+    ngx_mail_policy_envelope_t  *e;
 
-    s->senders.data = ngx_pstrdup(s->connection->pool, senders);
-    if (s->senders.data == NULL) {
+    e = &s->envelope;
+    pool = s->connection->pool;
+
+    if (told->login.len > sizeof(s->login)
+        || ngx_mail_policy_auth_copy(pool, &e->sasl_authzid, &told->authzid)
+           != NGX_OK
+        || ngx_mail_policy_auth_copy(pool, &e->auth_relay, &told->relay)
+           != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    s->senders.len = senders->len;
+    if (s->conf->sender_own
+        && ngx_mail_policy_auth_copy(pool, &s->senders, &told->senders)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (s->conf->relay_conf->client_login) {
+        return ngx_mail_policy_auth_retain(s, &told->password);
+    }
 
     return NGX_OK;
 }
 
 
+static ngx_int_t
+ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to, ngx_str_t *from)
+{
+    ngx_str_null(to);
+
+    if (from->len == 0) {
+        return NGX_OK;
+    }
+
+    to->data = ngx_pstrdup(pool, from);
+    if (to->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    to->len = from->len;
+
+    return NGX_OK;
+}
+
+
+/* for relays, who are to see the client's own: its until the session ends */
+
+static ngx_int_t
+ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s, ngx_str_t *password)
+{
+    ngx_str_t  *retained;
+
+    retained = &s->envelope.sasl_password;
+
+    return ngx_mail_policy_auth_copy(s->connection->pool, retained, password);
+}
+
+
 static void
-ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s)
+ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told)
 {
     ngx_mail_policy_envelope_t  *e;
 
     e = &s->envelope;
 
-    e->sasl_method = s->auth_method;
-    e->sasl_username = s->auth_login;
+    ngx_memcpy(s->login, told->login.data, told->login.len);
 
-    if (s->conf->relay_conf->client_login) {
-        e->sasl_password.len = s->auth_password_len;
-    }
+    s->auth_login.data = s->login;
+    s->auth_login.len = told->login.len;
+
+    e->sasl_method = *ngx_mail_policy_auth_name(s->auth_method);
+    e->sasl_username = s->auth_login;
 
     if (ngx_mail_policy_session_tls(s)) {
         ngx_str_set(&e->protocol, "ESMTPSA");
@@ -601,9 +604,116 @@ ngx_mail_policy_auth_admitted(ngx_mail_policy_session_t *s)
 }
 
 
+/* AUTH-21: who fails again and again waits longer each time */
+
+static void
+ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_auth_told_t *told)
+{
+    u_char      *reply;
+    ngx_msec_t   wait;
+
+    s->auth_failures++;
+    s->auth_login.len = 0;
+
+    reply = (u_char *) NGX_MAIL_POLICY_AUTH_INVALID;
+
+    if (told->reply.len) {
+        reply = ngx_pnalloc(s->connection->pool, told->reply.len + 1);
+        if (reply == NULL) {
+            reply = (u_char *) NGX_MAIL_POLICY_AUTH_INVALID;
+
+        } else {
+            (void) ngx_cpystrn(reply, told->reply.data, told->reply.len + 1);
+        }
+    }
+
+    wait = ngx_mail_policy_auth_wait(s, told->wait);
+
+    if (wait == 0) {
+        ngx_mail_policy_session_error(s, (char *) reply);
+        ngx_mail_policy_session_resume(s);
+        return;
+    }
+
+    s->auth_reply = reply;
+    s->reading = NGX_MAIL_POLICY_READ_NOTHING;
+
+    s->auth_delay.handler = ngx_mail_policy_auth_delay_handler;
+    s->auth_delay.data = s;
+    s->auth_delay.log = s->connection->log;
+
+    ngx_add_timer(&s->auth_delay, wait);
+}
+
+
+static ngx_msec_t
+ngx_mail_policy_auth_wait(ngx_mail_policy_session_t *s, ngx_msec_t asked)
+{
+    ngx_uint_t  n;
+    ngx_msec_t  wait;
+
+    if (asked) {
+        return ngx_min(asked, NGX_MAIL_POLICY_AUTH_WAIT_MAX);
+    }
+
+    wait = s->conf->auth_delay;
+
+    for (n = 1;
+         n < s->auth_failures && wait < NGX_MAIL_POLICY_AUTH_DELAY_MAX;
+         n++)
+    {
+        wait *= 2;
+    }
+
+    /* what was configured is not cut */
+
+    return ngx_max(ngx_min(wait, NGX_MAIL_POLICY_AUTH_DELAY_MAX),
+                   s->conf->auth_delay);
+}
+
+
+static void
+ngx_mail_policy_auth_delay_handler(ngx_event_t *ev)
+{
+    ngx_mail_policy_session_t  *s;
+
+    s = ev->data;
+
+    s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+
+    ngx_mail_policy_session_error(s, (char *) s->auth_reply);
+    ngx_mail_policy_session_resume(s);
+}
+
+
+/* ends an auth that is not over */
+
+void
+ngx_mail_policy_auth_abort(ngx_mail_policy_session_t *s)
+{
+    if (s->auth) {
+        ngx_mail_policy_auth_cancel(s->auth);
+        s->auth = NULL;
+    }
+
+    if (s->auth_delay.timer_set) {
+        ngx_del_timer(&s->auth_delay);
+    }
+}
+
+
 static ngx_int_t
 ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s, const char *reply)
 {
+    /* a login that was tried stays tried */
+
+    if (s->auth && s->auth_checked) {
+        ngx_mail_policy_check_keep(&s->check);
+    }
+
+    ngx_mail_policy_auth_abort(s);
+
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
     s->auth_login.len = 0;
 

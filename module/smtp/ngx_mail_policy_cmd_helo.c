@@ -195,9 +195,11 @@ ngx_mail_policy_ehlo_offers(ngx_mail_policy_session_t *s, uint64_t *size)
 void
 ngx_mail_policy_ehlo_reply(ngx_mail_policy_session_t *s)
 {
+    size_t                       n;
     uint64_t                     size;
     ngx_uint_t                   methods;
     ngx_mail_policy_srv_conf_t  *pscf;
+    u_char                       names[NGX_MAIL_POLICY_AUTH_NAMES];
 
     pscf = s->conf;
 
@@ -225,11 +227,8 @@ ngx_mail_policy_ehlo_reply(ngx_mail_policy_session_t *s)
     methods = ngx_mail_policy_auth_methods(s);
 
     if (methods) {
-        ngx_mail_policy_reply(s, "250-AUTH%s%s",
-                              (methods & NGX_MAIL_AUTH_PLAIN_ENABLED)
-                              ? " PLAIN" : "",
-                              (methods & NGX_MAIL_AUTH_LOGIN_ENABLED)
-                              ? " LOGIN" : "");
+        n = ngx_mail_policy_auth_names(names, methods) - names;
+        ngx_mail_policy_reply(s, "250-AUTH%*s", n, names);
     }
 
     if (pscf->enhanced) {

@@ -140,7 +140,7 @@ ngx_mail_policy_cmd_mail(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 static ngx_uint_t
 ngx_mail_policy_sender_own(ngx_mail_policy_session_t *s)
 {
-    ngx_str_t  *login, *sender;
+    ngx_str_t  *login, *sender, *authzid;
 
     login = &s->envelope.sasl_username;
     sender = &s->envelope.sender;
@@ -149,9 +149,18 @@ ngx_mail_policy_sender_own(ngx_mail_policy_session_t *s)
         return 1;
     }
 
+    /* who acts as another one sends as that one */
+
+    authzid = &s->envelope.sasl_authzid;
+
+    if (authzid->len) {
+        login = authzid;
+    }
+
     if (mpol_sender_same(login->data, login->len, sender->data, sender->len)
-        || mpol_senders_match(s->senders.data, s->senders.len, sender->data,
-                              sender->len))
+        || (authzid->len == 0
+            && mpol_senders_match(s->senders.data, s->senders.len,
+                                  sender->data, sender->len)))
     {
         return 1;
     }

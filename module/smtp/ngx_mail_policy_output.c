@@ -19,6 +19,7 @@
 #include <ngx_event.h>
 #include <ngx_mail.h>
 
+#include "mpol_sasl.h"
 #include "ngx_mail_policy_session.h"
 
 
@@ -73,6 +74,31 @@ ngx_mail_policy_reply(ngx_mail_policy_session_t *s, const char *fmt, ...)
 
     ngx_queue_insert_tail(&s->dues, &due->queue);
     s->ndues++;
+}
+
+
+/* RFC 4954, section 4; nothing is due while a client logs in */
+
+void
+ngx_mail_policy_challenge(ngx_mail_policy_session_t *s, ngx_str_t *octets)
+{
+    size_t   n;
+    u_char  *buf;
+
+    n = sizeof("334 ") - 1;
+
+    buf = ngx_alloc(n + (octets->len + 2) / 3 * 4, s->connection->log);
+    if (buf == NULL) {
+        ngx_mail_policy_output_failed(s);
+        return;
+    }
+
+    ngx_memcpy(buf, "334 ", n);
+    n += mpol_base64_encode(octets->data, octets->len, buf + n);
+
+    ngx_mail_policy_output_add(s, buf, n);
+
+    ngx_free(buf);
 }
 
 

@@ -382,6 +382,7 @@ ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault,
     }
 
     if (s->reading == NGX_MAIL_POLICY_READ_AUTH) {
+        ngx_mail_policy_auth_abort(s);
         s->reading = NGX_MAIL_POLICY_READ_COMMAND;
     }
 
@@ -639,10 +640,7 @@ ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
 {
     ngx_mail_policy_session_dismiss(s);
 
-    if (s->auth) {
-        ngx_mail_policy_auth_cancel(s->auth);
-        s->auth = NULL;
-    }
+    ngx_mail_policy_auth_abort(s);
 
     ngx_queue_init(&s->dues);
     s->ndues = 0;
@@ -688,7 +686,7 @@ ngx_mail_policy_session_cleanup(void *data)
 
     if (s->envelope.sasl_password.data) {
         ngx_explicit_memzero(s->envelope.sasl_password.data,
-                             MPOL_PASSWORD_MAX);
+                             s->envelope.sasl_password.len);
     }
 
     ngx_mail_policy_output_free(s);

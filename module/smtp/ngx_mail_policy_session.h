@@ -235,10 +235,12 @@ struct ngx_mail_policy_session_s {
     ngx_mail_policy_upstream_t     *relay_upstream;
 
     ngx_mail_policy_auth_t         *auth;
-    ngx_uint_t                      auth_state;
-    ngx_str_t                       auth_method;
-    ngx_str_t                       auth_login;
-    size_t                          auth_password_len;  /* in the envelope */
+    ngx_mail_policy_auth_client_t   auth_client;
+    ngx_uint_t                      auth_method;    /* one bit */
+    ngx_str_t                       auth_login;     /* that is tried */
+    ngx_event_t                     auth_delay;     /* of the next reply */
+    ngx_uint_t                      auth_failures;
+    u_char                         *auth_reply;     /* while it is delayed */
     ngx_str_t                       senders;    /* the login's, if asked */
     u_char                          auth_tags[2 * NGX_MAIL_POLICY_AUTH_TAG];
     ngx_str_t                       net;    /* the client's; empty until the
@@ -259,6 +261,7 @@ struct ngx_mail_policy_session_s {
     unsigned                        chunk_last:1;
     unsigned                        starttls:1;    /* after the 220 is out */
     unsigned                        auth_checked:1;    /* by the limits */
+    unsigned                        auth_failed:1;     /* it was told so */
     unsigned                        shutdown:1;    /* the worker is told */
     unsigned                        closing:1;     /* after the output */
     unsigned                        paused:1;      /* until output is out */
@@ -346,6 +349,7 @@ ngx_int_t ngx_mail_policy_session_left(ngx_mail_policy_session_t *s);
 void ngx_mail_policy_session_dismiss(ngx_mail_policy_session_t *s);
 
 void ngx_mail_policy_auth_admitted(ngx_mail_policy_session_t *s);
+void ngx_mail_policy_auth_abort(ngx_mail_policy_session_t *s);
 void ngx_mail_policy_ehlo_reply(ngx_mail_policy_session_t *s);
 
 /*
@@ -383,6 +387,10 @@ void ngx_mail_policy_session_input_free(ngx_mail_policy_session_t *s,
 /* output: replies, in order, one write a loop turn */
 
 void ngx_mail_policy_reply(ngx_mail_policy_session_t *s, const char *fmt, ...);
+
+/* a 334 with these octets, encoded */
+void ngx_mail_policy_challenge(ngx_mail_policy_session_t *s,
+    ngx_str_t *octets);
 void ngx_mail_policy_due_add(ngx_mail_policy_session_t *s,
     ngx_mail_policy_due_t *due);
 void ngx_mail_policy_due_done(ngx_mail_policy_session_t *s,

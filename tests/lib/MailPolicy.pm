@@ -31,7 +31,8 @@ package MailPolicy;
 # A configuration gets "daemon off", pid, error_log, events{} and the modules
 # in front; what it says itself of worker_processes, events, user, error_log
 # is left as it is.  Where it has "policy on" and no policy_received, that is
-# off: what relays get is compared with what was sent.
+# off: what relays get is compared with what was sent.  Where it has no
+# policy_auth_delay, logins that fail are answered at once.
 #
 #     %%DIR%%          the test's directory
 #     %%PORT_name%%    a free port, the same as $t->port('name')
@@ -173,6 +174,8 @@ sub _complete {
 
     $text =~ s/^(\s*mail\s*\{)/$1\n    policy_received off;/m
         if $text =~ /\bpolicy\s+on;/ && $text !~ /\bpolicy_received\b/;
+    $text =~ s/^(\s*mail\s*\{)/$1\n    policy_auth_delay 0;/m
+        if $text =~ /\bpolicy\s+on;/ && $text !~ /\bpolicy_auth_delay\b/;
 
     $text = $head . $text;
     $text =~ s/%%GLOBALS%%/$globals/g;
