@@ -95,6 +95,14 @@ int mpol_scram_client_final(const uint8_t *msg, size_t len,
 int mpol_scram_secret(const uint8_t *p, size_t len,
     mpol_scram_secret_t *secret);
 
+/* what both need */
+
+/* the text in front of the next comma, which is skipped, or of the end */
+mpol_str_t mpol_scram_part(const uint8_t **p, const uint8_t *end);
+
+/* MPOL_OK with how many octets base64 text encodes, or MPOL_BAD */
+int mpol_scram_base64(const mpol_str_t *text, size_t *n);
+
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop
