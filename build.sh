@@ -19,7 +19,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH LC_ALL=C.UTF-8
 
 PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
-    libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
+    libjansson-dev libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
 PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 perl
     libio-socket-ssl-perl libnet-ssleay-perl openssl"
 PACKAGES_UNIT="gcc libc6-dev perl"
@@ -285,7 +285,7 @@ END
 module_stamp()
 {
     {
-        dpkg-query -W nginx nginx-dev libhiredis-dev
+        dpkg-query -W nginx nginx-dev libhiredis-dev libjansson-dev
         cat "$NGINX_SRC/conf_flags" "$ROOT/config"
         compiler_flags
         echo "$CC $ROOT"

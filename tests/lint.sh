@@ -247,6 +247,8 @@ check "core has no floats" core_floats
 check "includes go one way" includes
 check "hiredis only in store/" \
     included_outside module/store/ngx_mail_policy_redis hiredis
+check "jansson only in auth/ngx_mail_policy_jwt*" \
+    included_outside module/auth/ngx_mail_policy_jwt jansson
 check "nginx is included before core" core_first
 check "ngx_http only in status/" included_outside module/status/ ngx_http
 

@@ -63,11 +63,11 @@ static const base64url_t  base64url[] = {
 /* RFC 7515 appendix A.1 */
 
 #define HEADER_A1   "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9"
-#define PAYLOAD_A1  "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA" \
-                    "6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+#define PAYLOAD_A1  "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0d"  \
+                    "HA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
 #define SIGN_A1     "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 
-#define JSON_A1     "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n "          \
+#define JSON_A1     "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n "         \
                     "\"http://example.com/is_root\":true}"
 
 
@@ -191,7 +191,9 @@ test_base64url_random(void)
 
         good++;
 
-        if (encode(octets, n, again) != len || memcmp(text, again, len) != 0) {
+        if (encode(octets, n, again) != len
+            || memcmp(text, again, len) != 0)
+        {
             break;
         }
     }

@@ -1,20 +1,16 @@
 package MailPolicy::Shm;
 
-# What is in shared memory, called as the module calls it: compiles a test in C
-# with it to a library, which nginx loads and which prints the results.  The
-# counters are the rule, see Shm.h; sources => [ ... ] of module/ are others.
+# What is in shared memory, called as the module calls it.  The counters are
+# the rule, see Shm.h; sources => [ ... ] of module/ are others.
 
 use strict;
 use warnings;
 
 use Exporter qw(import);
-use File::Basename qw(dirname);
-use File::Temp qw(tempdir);
-use Test::More;
+
+use MailPolicy::Inside;
 
 our @EXPORT_OK = qw(run);
-
-my $HEADERS = '/usr/share/nginx/src/src';
 
 
 # ends the test file
@@ -22,41 +18,9 @@ my $HEADERS = '/usr/share/nginx/src/src';
 sub run {
     my ($name, %option) = @_;
 
-    my $here = dirname(__FILE__);
-    my $top = "$here/../../..";
-
-    plan skip_all => 'for the distribution\'s nginx'
-        if defined $ENV{TEST_NGINX_BINARY};
-    plan skip_all => 'no gcc' if system('gcc --version >/dev/null 2>&1');
-    plan skip_all => 'needs nginx-dev and "./build.sh module"'
-        unless -d "$HEADERS/core"
-            && -e "$top/build/module/ngx_auto_config.h";
-
-    my $dir = tempdir('policy-test-XXXXXX', TMPDIR => 1, CLEANUP => 1);
-    my $library = "$dir/$name.so";
-
-    my $sources = $option{sources} // [
-        'store/ngx_mail_policy_shm*.c',
-        map { "core/mpol_$_.c" } qw(counter local pack rate set),
-    ];
-
-    my @sources = ("$here/$name.c", map { glob("$top/module/$_") } @$sources);
-
-    my @include = map { "-I$_" } "$top/module/core", "$top/module/store",
-        "$top/module/auth", "$top/tests/unit", "$top/build/module",
-        map { "$HEADERS/$_" } qw(core event event/modules os/unix);
-
-    system('gcc', '-O1', '-g', '-Wall', '-Wextra', '-Wno-unused-parameter',
-        '-shared', '-fPIC', @include, '-o', $library, @sources,
-        '-lcrypto') == 0
-        or BAIL_OUT("$name.c cannot be compiled");
-
-    {
-        local $ENV{LD_PRELOAD} = $library;
-        system('nginx');
-    }
-
-    exit($? >> 8 || $? & 127);
+    MailPolicy::Inside::run($name, libraries => [ '-lcrypto' ],
+        sources => $option{sources} // [ 'store/ngx_mail_policy_shm*.c',
+            map { "core/mpol_$_.c" } qw(counter local pack rate set) ]);
 }
 
 
