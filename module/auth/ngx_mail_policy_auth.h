@@ -108,6 +108,10 @@ typedef struct {
     ngx_uint_t         offered;     /* mask: what EHLO offers it */
     ngx_uint_t         attempt;     /* of this session, from 1 */
 
+    void              *cache;       /* of passwords that were right, or NULL;
+                                       see ..._auth_cache.h */
+    ngx_msec_t         remember;    /* how long */
+
     /*
      * The provider "relay": the session has a relay decide.  It says
      * ngx_mail_policy_auth_answer() once, see ..._auth_provider.h; cancel:
@@ -164,10 +168,6 @@ ngx_uint_t ngx_mail_policy_auth_routes(ngx_mail_policy_auth_conf_t *conf);
 
 /* the mechanisms that one of the providers can serve */
 ngx_uint_t ngx_mail_policy_auth_served(ngx_mail_policy_auth_conf_t *conf);
-
-/* how long a password that was verified is remembered; set before init */
-void ngx_mail_policy_auth_conf_cache(ngx_mail_policy_auth_conf_t *conf,
-    void *cache, ngx_msec_t time);
 
 /* checks at the end of mail{} (redis provider without policy_redis ...) */
 ngx_int_t ngx_mail_policy_auth_conf_init(ngx_conf_t *cf,

@@ -201,15 +201,6 @@ ngx_mail_policy_auth_served(ngx_mail_policy_auth_conf_t *conf)
 }
 
 
-void
-ngx_mail_policy_auth_conf_cache(ngx_mail_policy_auth_conf_t *conf, void *cache,
-    ngx_msec_t time)
-{
-    conf->cache = cache;
-    conf->cache_time = time;
-}
-
-
 ngx_int_t
 ngx_mail_policy_auth_conf_init(ngx_conf_t *cf,
     ngx_mail_policy_auth_conf_t *conf)

@@ -119,9 +119,6 @@ struct ngx_mail_policy_auth_conf_s {
     ngx_thread_pool_t                *thread_pool;
     ngx_mail_policy_store_t          *store;
 
-    void                             *cache;    /* of passwords; or NULL */
-    ngx_msec_t                        cache_time;
-
     u_char                           *file;
     ngx_uint_t                        line;
 };

@@ -12,7 +12,8 @@
  *
  *   admit -> find -> record -> hash in a thread -> done
  *
- * Events: a thread's verdict on a hash.
+ * Events: a thread's verdict on a hash.  A hash that was verified with this
+ * password a short while ago need not be made again.
  */
 
 
@@ -21,12 +22,16 @@
 #include <ngx_event.h>
 
 #include "mpol_sasl.h"
+#include "ngx_mail_policy_auth_cache.h"
 #include "ngx_mail_policy_auth_provider.h"
 
 
 typedef struct {
     ngx_str_t   login;          /* LOGIN: of the first response */
     ngx_uint_t  named;          /* it was said */
+
+    u_char      digest[NGX_MAIL_POLICY_AUTH_CACHE_DIGEST];     /* for the cache */
+    ngx_uint_t  cached;         /* it is to be remembered */
 } ngx_mail_policy_mech_password_t;
 
 
@@ -42,6 +47,8 @@ static void ngx_mail_policy_mech_password_unknown(
     ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_mech_password_verify(ngx_mail_policy_auth_t *auth,
     ngx_str_t *hash);
+static ngx_uint_t ngx_mail_policy_mech_password_known(
+    ngx_mail_policy_auth_t *auth, ngx_str_t *hash);
 static void ngx_mail_policy_mech_password_handler(void *data, ngx_int_t rc);
 static void ngx_mail_policy_mech_password_proved(ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_mech_password_answered(
@@ -210,6 +217,11 @@ static void
 ngx_mail_policy_mech_password_verify(ngx_mail_policy_auth_t *auth,
     ngx_str_t *hash)
 {
+    if (!auth->refuse && ngx_mail_policy_mech_password_known(auth, hash)) {
+        ngx_mail_policy_mech_password_proved(auth);
+        return;
+    }
+
     auth->crypt = ngx_mail_policy_crypt_start(auth->conf->thread_pool, hash,
                                          &auth->password, auth->log,
                                          ngx_mail_policy_mech_password_handler,
@@ -221,16 +233,53 @@ ngx_mail_policy_mech_password_verify(ngx_mail_policy_auth_t *auth,
 }
 
 
+static ngx_uint_t
+ngx_mail_policy_mech_password_known(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *hash)
+{
+    ngx_mail_policy_auth_cache_t     *cache;
+    ngx_mail_policy_mech_password_t  *ctx;
+
+    ctx = auth->ctx;
+    cache = auth->client->cache;
+
+    if (cache == NULL
+        || ngx_mail_policy_auth_cache_digest(cache, auth->method,
+                                             &auth->login, hash,
+                                             &auth->password, ctx->digest)
+           != NGX_OK)
+    {
+        return 0;
+    }
+
+    if (ngx_mail_policy_auth_cache_find(cache, ctx->digest)) {
+        return 1;
+    }
+
+    ctx->cached = 1;
+
+    return 0;
+}
+
+
 static void
 ngx_mail_policy_mech_password_handler(void *data, ngx_int_t rc)
 {
     ngx_mail_policy_auth_t *auth = data;
 
+    ngx_mail_policy_mech_password_t  *ctx;
+
+    ctx = auth->ctx;
     auth->crypt = NULL;
 
     if (rc != NGX_OK) {
         ngx_mail_policy_auth_done(auth, rc, NULL);
         return;
+    }
+
+    if (ctx->cached && !auth->refuse) {
+        ngx_mail_policy_auth_cache_remember(auth->client->cache, ctx->digest,
+                                            auth->client->remember);
     }
 
     ngx_mail_policy_mech_password_proved(auth);

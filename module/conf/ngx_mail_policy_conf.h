@@ -143,6 +143,7 @@ typedef struct {
     ngx_uint_t                    auth_methods; /* NGX_MAIL_POLICY_METHOD_ */
     ngx_msec_t                    auth_delay;   /* of the first refusal */
     ngx_msec_t                    auth_cache;   /* 0: none */
+    void                         *passwords;    /* that cache, or NULL */
     ngx_uint_t                    sender_own;   /* policy_sender own */
 
     ngx_array_t                  *limits;       /* ..._limit_t, or NULL */

@@ -5,11 +5,13 @@
 
 
 /*
- * "policy_auth_methods": the mechanisms that clients are offered, as far as
- * their session allows.  No events arrive here.
+ * "policy_auth_methods", "policy_auth_cache": the mechanisms that clients are
+ * offered, as far as their session allows, and what they cost.  No events
+ * arrive here.
  */
 
 
+#include "ngx_mail_policy_auth_cache.h"
 #include "ngx_mail_policy_directive.h"
 
 #include <openssl/ssl.h>
@@ -57,7 +59,14 @@ ngx_mail_policy_methods_init(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
         ngx_mail_policy_methods_external(cf);
     }
 
-    return NGX_OK;
+    if (conf->auth_cache == 0) {
+        return NGX_OK;
+    }
+
+    conf->passwords = ngx_mail_policy_auth_cache_add(cf,
+                                                     &ngx_mail_policy_module);
+
+    return conf->passwords ? NGX_OK : NGX_ERROR;
 }
 
 

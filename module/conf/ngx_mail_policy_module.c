@@ -177,6 +177,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       offsetof(ngx_mail_policy_srv_conf_t, auth_delay),
       NULL },
 
+    { ngx_string("policy_auth_cache"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_srv_conf_t, auth_cache),
+      NULL },
+
     { ngx_string("policy_sender"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
       ngx_mail_policy_enum_slot,

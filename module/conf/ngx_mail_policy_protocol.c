@@ -104,6 +104,7 @@ ngx_mail_policy_protocol_foreign(ngx_mail_policy_srv_conf_t *conf)
          : conf->auth_plaintext != NGX_CONF_UNSET ? "policy_auth_plaintext"
          : conf->auth_methods ? "policy_auth_methods"
          : conf->auth_delay != NGX_CONF_UNSET_MSEC ? "policy_auth_delay"
+         : conf->auth_cache != NGX_CONF_UNSET_MSEC ? "policy_auth_cache"
          : conf->sender_own != NGX_CONF_UNSET_UINT ? "policy_sender"
          : conf->relay.len ? "proxy_pass"
          : conf->message_size != NGX_CONF_UNSET_SIZE ? "policy_message_size"

@@ -177,6 +177,8 @@ ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     client->helo = &s->envelope.helo;
     client->offered = methods;
     client->attempt++;
+    client->cache = s->conf->passwords;
+    client->remember = s->conf->auth_cache;
 
     s->auth_checked = 0;
     s->auth_failed = 0;
