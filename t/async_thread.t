@@ -43,6 +43,7 @@ mail {
                            on_error=closed;
     policy                 on;
     policy_auth_plaintext  on;
+    policy_auth_cache 0;
     policy_limit           x  key=\$sender  messages=1000/1h;
     proxy_pass             127.0.0.1:%%PORT_relay%%;
 

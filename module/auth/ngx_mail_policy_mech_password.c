@@ -30,7 +30,8 @@ typedef struct {
     ngx_str_t   login;          /* LOGIN: of the first response */
     ngx_uint_t  named;          /* it was said */
 
-    u_char      digest[NGX_MAIL_POLICY_AUTH_CACHE_DIGEST];     /* for the cache */
+    /* for the cache */
+    u_char      digest[NGX_MAIL_POLICY_AUTH_CACHE_DIGEST];
     ngx_uint_t  cached;         /* it is to be remembered */
 } ngx_mail_policy_mech_password_t;
 
