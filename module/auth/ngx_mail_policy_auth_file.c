@@ -287,7 +287,9 @@ ngx_mail_policy_auth_file_line(ngx_mail_policy_auth_file_t *file,
 
     /* rather no password than one that ends where nobody thinks it does */
 
-    if (end && hash.data[0] == '{') {
+    if (end
+        && ngx_mail_policy_crypt_kind(&hash) == NGX_MAIL_POLICY_CRYPT_CLEAR)
+    {
         return "a {PLAIN} password cannot have a \":\" in it or behind it";
     }
 

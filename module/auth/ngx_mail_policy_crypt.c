@@ -5,7 +5,7 @@
 
 
 /*
- * crypt(3) in nginx's thread pool.
+ * crypt(3), and what else verifies a password, in nginx's thread pool.
  *
  * Events: the completion of a thread's task, given to the event loop by
  * nginx.
@@ -29,7 +29,9 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
+#include "mpol_scram_server.h"
 #include "ngx_mail_policy_crypt.h"
+#include "ngx_mail_policy_scram.h"
 
 
 /*
@@ -39,205 +41,11 @@
  */
 #define NGX_MAIL_POLICY_CRYPT_TASKS   1024
 
-/* costs above these keep a thread for many seconds: a mistyped record */
-#define NGX_MAIL_POLICY_CRYPT_COST    16
-#define NGX_MAIL_POLICY_CRYPT_ROUNDS  1000000
-
 #ifdef CRYPT_MAX_PASSPHRASE_SIZE
 #define NGX_MAIL_POLICY_CRYPT_PHRASE  (CRYPT_MAX_PASSPHRASE_SIZE - 1)
 #else
 #define NGX_MAIL_POLICY_CRYPT_PHRASE  511
 #endif
-
-
-static ngx_uint_t ngx_mail_policy_crypt_check_bcrypt(u_char *p, u_char *last);
-static ngx_uint_t ngx_mail_policy_crypt_check_sha(u_char *p, u_char *last,
-    size_t len);
-static ngx_uint_t ngx_mail_policy_crypt_check_yescrypt(u_char *p,
-    u_char *last);
-static ngx_uint_t ngx_mail_policy_crypt_check_salt(u_char *p, u_char *last,
-    size_t max, size_t len);
-static ngx_uint_t ngx_mail_policy_crypt_check_text(u_char *p, u_char *last);
-static ngx_uint_t ngx_mail_policy_crypt_check_plain(u_char *p, u_char *last);
-
-
-ngx_int_t
-ngx_mail_policy_crypt_check(ngx_str_t *hash)
-{
-    u_char      *p, *last;
-    ngx_uint_t   ok;
-
-    p = hash->data;
-    last = p + hash->len;
-
-    if (ngx_mail_policy_crypt_plain(hash)) {
-        p += sizeof(NGX_MAIL_POLICY_CRYPT_PLAIN) - 1;
-        ok = ngx_mail_policy_crypt_check_plain(p, last);
-
-    } else if (ngx_mail_policy_crypt_is(hash, "$2b$")
-               || ngx_mail_policy_crypt_is(hash, "$2y$"))
-    {
-        ok = ngx_mail_policy_crypt_check_bcrypt(p + 4, last);
-
-    } else if (ngx_mail_policy_crypt_is(hash, "$5$")) {
-        ok = ngx_mail_policy_crypt_check_sha(p + 3, last, 43);
-
-    } else if (ngx_mail_policy_crypt_is(hash, "$6$")) {
-        ok = ngx_mail_policy_crypt_check_sha(p + 3, last, 86);
-
-    } else if (ngx_mail_policy_crypt_is(hash, "$y$")) {
-        ok = ngx_mail_policy_crypt_check_yescrypt(p + 3, last);
-
-    } else {
-        ok = 0;
-    }
-
-    return ok ? NGX_OK : NGX_DECLINED;
-}
-
-
-/* secrets that no client could send are a mistake */
-
-static ngx_uint_t
-ngx_mail_policy_crypt_check_plain(u_char *p, u_char *last)
-{
-    size_t  len;
-
-    len = last - p;
-
-    return len > 0
-           && len <= MPOL_PASSWORD_MAX
-           && ngx_strlchr(p, last, '\0') == NULL
-           && mpol_utf8_valid(p, len);
-}
-
-
-/* 2DIGIT "$" 22 salt, 31 hash */
-
-static ngx_uint_t
-ngx_mail_policy_crypt_check_bcrypt(u_char *p, u_char *last)
-{
-    ngx_int_t  cost;
-
-    if (last - p != 2 + 1 + 22 + 31 || p[2] != '$') {
-        return 0;
-    }
-
-    cost = ngx_atoi(p, 2);
-
-    return cost >= 4
-           && cost <= NGX_MAIL_POLICY_CRYPT_COST
-           && ngx_mail_policy_crypt_check_text(p + 3, last);
-}
-
-
-/* [ "rounds=" number "$" ] salt "$" hash */
-
-static ngx_uint_t
-ngx_mail_policy_crypt_check_sha(u_char *p, u_char *last, size_t len)
-{
-    u_char     *end;
-    ngx_int_t   rounds;
-
-    if (last - p > 7 && ngx_memcmp(p, "rounds=", 7) == 0) {
-        p += 7;
-
-        end = ngx_strlchr(p, last, '$');
-        if (end == NULL || *p == '0') {
-            return 0;
-        }
-
-        rounds = ngx_atoi(p, end - p);
-
-        if (rounds < 1000 || rounds > NGX_MAIL_POLICY_CRYPT_ROUNDS) {
-            return 0;
-        }
-
-        p = end + 1;
-    }
-
-    return ngx_mail_policy_crypt_check_salt(p, last, 16, len);
-}
-
-
-/*
- * "j" N r "$" salt "$" hash: what crypt_gensalt(3) makes; N and r are digits
- * of "./0-9A-Za-z" and set the memory, with these bounds 256 megabytes
- */
-
-static ngx_uint_t
-ngx_mail_policy_crypt_check_yescrypt(u_char *p, u_char *last)
-{
-    if (last - p < 4
-        || !ngx_mail_policy_crypt_check_text(p, p + 3)
-        || p[0] != 'j'
-        || p[1] > 'D'
-        || p[2] > 'T'
-        || p[3] != '$')
-    {
-        return 0;
-    }
-
-    return ngx_mail_policy_crypt_check_salt(p + 4, last, 86, 43);
-}
-
-
-static ngx_uint_t
-ngx_mail_policy_crypt_check_salt(u_char *p, u_char *last, size_t max,
-    size_t len)
-{
-    u_char  *end;
-
-    end = ngx_strlchr(p, last, '$');
-
-    return end != NULL
-           && end > p
-           && (size_t) (end - p) <= max
-           && (size_t) (last - end - 1) == len
-           && ngx_mail_policy_crypt_check_text(p, end)
-           && ngx_mail_policy_crypt_check_text(end + 1, last);
-}
-
-
-static ngx_uint_t
-ngx_mail_policy_crypt_check_text(u_char *p, u_char *last)
-{
-    u_char  ch;
-
-    while (p < last) {
-        ch = *p++;
-
-        if (!((ch >= '.' && ch <= '9')
-              || (ch >= 'A' && ch <= 'Z')
-              || (ch >= 'a' && ch <= 'z')))
-        {
-            return 0;
-        }
-    }
-
-    return 1;
-}
-
-
-size_t
-ngx_mail_policy_crypt_setting(ngx_str_t *hash)
-{
-    size_t  len;
-
-    if (ngx_mail_policy_crypt_plain(hash)) {
-        return sizeof(NGX_MAIL_POLICY_CRYPT_PLAIN) - 1;
-    }
-
-    if (ngx_mail_policy_crypt_is(hash, "$2")) {
-        return ngx_min(hash->len, 4 + 2 + 1 + 22);
-    }
-
-    for (len = hash->len; len && hash->data[len - 1] != '$'; len--) {
-        /* void */
-    }
-
-    return len;
-}
 
 
 #if (NGX_THREADS)
@@ -277,6 +85,8 @@ struct ngx_mail_policy_crypt_s {
 static void ngx_mail_policy_crypt_thread(void *data, ngx_log_t *log);
 static ngx_int_t ngx_mail_policy_crypt_verify(ngx_mail_policy_crypt_t *crypt);
 static ngx_int_t ngx_mail_policy_crypt_verify_plain(
+    ngx_mail_policy_crypt_t *crypt);
+static ngx_int_t ngx_mail_policy_crypt_verify_scram(
     ngx_mail_policy_crypt_t *crypt);
 static void ngx_mail_policy_crypt_done_handler(ngx_event_t *ev);
 static void ngx_mail_policy_crypt_log_busy(ngx_log_t *log);
@@ -358,15 +168,24 @@ ngx_mail_policy_crypt_thread(void *data, ngx_log_t *log)
     hash.data = crypt->secret.hash;
     hash.len = crypt->hash_len;
 
-    if (crypt->canceled) {
-        crypt->rc = NGX_ERROR;
+    crypt->rc = NGX_ERROR;
 
-    } else if (ngx_mail_policy_crypt_plain(&hash))
-    {
-        crypt->rc = ngx_mail_policy_crypt_verify_plain(crypt);
+    if (!crypt->canceled) {
 
-    } else {
-        crypt->rc = ngx_mail_policy_crypt_verify(crypt);
+        switch (ngx_mail_policy_crypt_kind(&hash)) {
+
+        case NGX_MAIL_POLICY_CRYPT_CLEAR:
+            crypt->rc = ngx_mail_policy_crypt_verify_plain(crypt);
+            break;
+
+        case NGX_MAIL_POLICY_CRYPT_KEYS:
+            crypt->rc = ngx_mail_policy_crypt_verify_scram(crypt);
+            break;
+
+        default: /* NGX_MAIL_POLICY_CRYPT_PASSWORD */
+            crypt->rc = ngx_mail_policy_crypt_verify(crypt);
+            break;
+        }
     }
 
     if (crypt->rc == NGX_OK && crypt->refuse) {
@@ -437,6 +256,72 @@ ngx_mail_policy_crypt_verify_plain(ngx_mail_policy_crypt_t *crypt)
 }
 
 
+static ngx_int_t
+ngx_mail_policy_crypt_verify_scram(ngx_mail_policy_crypt_t *crypt)
+{
+    u_char                        *p;
+    size_t                         len, n, m;
+    ngx_int_t                      rc;
+    ngx_str_t                      password, salt;
+    mpol_scram_secret_t            secret;
+    ngx_mail_policy_scram_keys_t   keys;
+    u_char                         octets[NGX_MAIL_POLICY_SCRAM_SALT + 2];
+    u_char                         stored[SHA256_DIGEST_LENGTH];
+    u_char                         known[2][SHA256_DIGEST_LENGTH + 1];
+
+    p = crypt->secret.hash;
+    len = sizeof(NGX_MAIL_POLICY_CRYPT_SCRAM) - 1;
+
+    if (p[crypt->hash_len - 1] == ',') {
+        n = ngx_min(sizeof(NGX_MAIL_POLICY_CRYPT_NO_KEYS) - 1,
+                    NGX_MAIL_POLICY_CRYPT_HASH_MAX - crypt->hash_len);
+        ngx_memcpy(p + crypt->hash_len, NGX_MAIL_POLICY_CRYPT_NO_KEYS, n);
+        crypt->hash_len += n;
+    }
+
+    if (mpol_scram_secret(p + len, crypt->hash_len - len, &secret) != MPOL_OK
+        || mpol_base64_decode(secret.salt.data, secret.salt.len, octets, &n)
+           != MPOL_OK
+        || mpol_base64_decode(secret.stored.data, secret.stored.len, known[0],
+                              &m)
+           != MPOL_OK
+        || mpol_base64_decode(secret.server.data, secret.server.len, known[1],
+                              &m)
+           != MPOL_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    password.data = crypt->secret.password;
+    password.len = crypt->password_len;
+
+    salt.data = octets;
+    salt.len = n;
+
+    if (ngx_mail_policy_scram_keys(&password, &salt, secret.iterations, &keys)
+        != NGX_OK
+        || SHA256(keys.client, NGX_MAIL_POLICY_SCRAM_HASH, stored) == NULL)
+    {
+        rc = NGX_ERROR;
+
+    } else if ((CRYPTO_memcmp(stored, known[0], SHA256_DIGEST_LENGTH)
+                | CRYPTO_memcmp(keys.server, known[1], SHA256_DIGEST_LENGTH))
+               == 0)
+    {
+        rc = NGX_OK;
+
+    } else {
+        rc = NGX_DECLINED;
+    }
+
+    ngx_explicit_memzero(&keys, sizeof(keys));
+    ngx_explicit_memzero(stored, sizeof(stored));
+    ngx_explicit_memzero(known, sizeof(known));
+
+    return rc;
+}
+
+
 static void
 ngx_mail_policy_crypt_done_handler(ngx_event_t *ev)
 {
@@ -453,7 +338,7 @@ ngx_mail_policy_crypt_done_handler(ngx_event_t *ev)
 
     if (rc == NGX_ERROR && handler) {
         ngx_log_error(NGX_LOG_ERR, ev->log, crypt->err,
-                      "a password could not be verified: crypt() failed");
+                      "a password could not be verified: hashing failed");
     }
 
     ngx_mail_policy_crypt_tasks--;

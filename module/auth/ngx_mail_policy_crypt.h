@@ -8,6 +8,8 @@
  * Verifies one password against one stored hash, in nginx's thread pool.
  *
  *     hash = "$2b$" ... / "$2y$" ... / "$5$" ... / "$6$" ... / "$y$" ...
+ *          | "{SCRAM-SHA-256}" iterations "," salt "," StoredKey ","
+ *            ServerKey, see mpol_scram_server.h
  *          | "{PLAIN}" secret
  *
  *     start -> handler
@@ -51,11 +53,27 @@
 
 /* for messages: what check() lets in */
 #define NGX_MAIL_POLICY_CRYPT_FORMATS                                         \
-    "\"$2b$...\", \"$2y$...\", \"$5$...\", \"$6$...\", \"$y$...\" "           \
-    "or \"{PLAIN}...\""
+    "\"$2b$...\", \"$2y$...\", \"$5$...\", \"$6$...\", \"$y$...\", "          \
+    "\"{SCRAM-SHA-256}...\" or \"{PLAIN}...\""
 
-/* costs what a hash made without options costs; for want of a better one */
+/* cost what hashes made without options cost; for want of a better one */
 #define NGX_MAIL_POLICY_CRYPT_DEFAULT   "$6$................$"
+#define NGX_MAIL_POLICY_CRYPT_DEFAULT_SCRAM                                   \
+    NGX_MAIL_POLICY_CRYPT_SCRAM "4096,AAAAAAAAAAAAAAAAAAAAAA==,"              \
+    NGX_MAIL_POLICY_CRYPT_NO_KEYS
+
+/* nobody's: behind a setting it makes a whole record of SCRAM */
+#define NGX_MAIL_POLICY_CRYPT_NO_KEYS                                         \
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,"                           \
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+
+/* what a hash is good for: see ngx_mail_policy_crypt_kind() */
+typedef enum {
+    NGX_MAIL_POLICY_CRYPT_PASSWORD = 0,     /* a password, of crypt(3) */
+    NGX_MAIL_POLICY_CRYPT_KEYS,             /* that, and SCRAM-SHA-256 */
+    NGX_MAIL_POLICY_CRYPT_CLEAR             /* all mechanisms */
+} ngx_mail_policy_crypt_kind_e;
 
 
 typedef struct ngx_mail_policy_crypt_s  ngx_mail_policy_crypt_t;
@@ -78,6 +96,11 @@ ngx_int_t ngx_mail_policy_crypt_check(ngx_str_t *hash);
  * format, parameters, salt.  start() takes it as a hash that never matches.
  */
 size_t ngx_mail_policy_crypt_setting(ngx_str_t *hash);
+
+/* of that, what is in front of the salt: format and parameters */
+size_t ngx_mail_policy_crypt_cost(ngx_str_t *hash);
+
+ngx_mail_policy_crypt_kind_e ngx_mail_policy_crypt_kind(ngx_str_t *hash);
 
 /* NULL: too much to do, or no memory; logged */
 ngx_mail_policy_crypt_t *ngx_mail_policy_crypt_start(ngx_thread_pool_t *tp,
