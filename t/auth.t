@@ -67,6 +67,13 @@ mail {
         smtp_auth    login;
         policy_auth  redis;
     }
+
+    server {
+        listen               127.0.0.1:%%PORT_plain%%;
+        protocol             smtp;
+        policy_auth          redis;
+        policy_auth_methods  plain;
+    }
 }
 EOF
 $t->run_nginx();
@@ -138,6 +145,11 @@ like($c->auth_plain('sha512@example.com', 'canary-6'), qr/^504 5\.5\.4 /,
     'AUTH-9 PLAIN is not enabled');
 like($c->cmd('AUTH CRAM-MD5'), qr/^504 5\.5\.4 /, 'AUTH-9 unknown mechanism');
 like($c->auth_login('sha512@example.com', 'canary-6'), qr/^235 /, 'LOGIN');
+
+$c = session('plain');
+like($c->ehlo(), qr/^250.AUTH PLAIN$/m, 'policy_auth_methods plain: alone');
+like($c->cmd('AUTH LOGIN'), qr/^504 5\.5\.4 /, 'AUTH-9 LOGIN is not enabled');
+like($c->auth_plain('sha512@example.com', 'canary-6'), qr/^235 /, 'PLAIN');
 
 $c = session('file');
 like($c->cmd('AUTH'), qr/^501 /, 'no mechanism');

@@ -35,21 +35,21 @@
 #include "ngx_mail_policy_store.h"
 
 
-/* mechanisms, as a mask */
-#define NGX_MAIL_POLICY_METHOD_PLAIN          0x0001
-#define NGX_MAIL_POLICY_METHOD_LOGIN          0x0002
-#define NGX_MAIL_POLICY_METHOD_CRAM_MD5       0x0004
-#define NGX_MAIL_POLICY_METHOD_SCRAM          0x0008    /* SCRAM-SHA-256 */
-#define NGX_MAIL_POLICY_METHOD_SCRAM_PLUS     0x0010
-#define NGX_MAIL_POLICY_METHOD_XOAUTH2        0x0020
-#define NGX_MAIL_POLICY_METHOD_OAUTHBEARER    0x0040
-#define NGX_MAIL_POLICY_METHOD_EXTERNAL       0x0080
+/* mechanisms, as a mask; 1 is NGX_CONF_BITMASK_SET */
+#define NGX_MAIL_POLICY_METHOD_PLAIN          0x0002
+#define NGX_MAIL_POLICY_METHOD_LOGIN          0x0004
+#define NGX_MAIL_POLICY_METHOD_CRAM_MD5       0x0008
+#define NGX_MAIL_POLICY_METHOD_SCRAM          0x0010    /* SCRAM-SHA-256 */
+#define NGX_MAIL_POLICY_METHOD_SCRAM_PLUS     0x0020
+#define NGX_MAIL_POLICY_METHOD_XOAUTH2        0x0040
+#define NGX_MAIL_POLICY_METHOD_OAUTHBEARER    0x0080
+#define NGX_MAIL_POLICY_METHOD_EXTERNAL       0x0100
 
-#define NGX_MAIL_POLICY_METHODS_PASSWORD      0x0003
-#define NGX_MAIL_POLICY_METHODS_TOKEN         0x0060
+#define NGX_MAIL_POLICY_METHODS_PASSWORD      0x0006
+#define NGX_MAIL_POLICY_METHODS_TOKEN         0x00c0
 
 /* that a record is enough for */
-#define NGX_MAIL_POLICY_METHODS_RECORDS       0x009f
+#define NGX_MAIL_POLICY_METHODS_RECORDS       0x013e
 
 
 typedef struct ngx_mail_policy_auth_s       ngx_mail_policy_auth_t;
