@@ -1,0 +1,266 @@
+package MailPolicy::AuthMatrix;
+
+# Every mechanism at every provider that can serve it, in clear, with STARTTLS
+# and implicit TLS: the servers, the users, and who is to be let in.
+#
+#     my $matrix = MailPolicy::AuthMatrix->new($t);
+#     $t->conf("mail {\n" . $matrix->servers() . "}\n");
+#     for my $cell ($matrix->cells()) {
+#         my $c = $matrix->session($cell);
+#         my $reply = $matrix->sasl($cell)->login($c);
+#     }
+#
+# A cell has provider, mode (plain, starttls, tls), mechanism and user.  All
+# providers know one user, by password and by token; those who know him by
+# a certificate find it in it.  Of records there is one more user for each
+# form of a password.
+
+use strict;
+use warnings;
+
+use MailPolicy::Authority;
+use MailPolicy::Sasl;
+
+use constant {
+    USER     => 'alice@example.com',
+    PASSWORD => 'correct "horse" & \\staple',
+    TOKEN    => 'vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==',
+    OTHER    => 'mallory@example.com',
+};
+
+my @PASSWORD = qw(PLAIN LOGIN);
+my @PROOF = qw(CRAM-MD5 SCRAM-SHA-256 SCRAM-SHA-256-PLUS);
+my @TOKEN = qw(OAUTHBEARER XOAUTH2);
+my @RECORDS = (@PASSWORD, @PROOF, 'EXTERNAL');
+
+# what each can serve, and what it takes to have it: returns the word in
+# "policy_auth", or nothing where it cannot be run here
+
+my %PROVIDER = (
+    file  => [ \&file, @RECORDS ],
+    redis => [ \&redis, @RECORDS ],
+);
+
+my %METHOD = map { $_ => lc } @RECORDS, @TOKEN;
+
+
+# providers => [ ... ] for some of them only
+
+sub new {
+    my ($class, $t, %option) = @_;
+
+    my $self = bless { t => $t, dir => $t->dir() }, $class;
+    my $ca = $self->{ca} = MailPolicy::Authority->new($t, 'ca');
+
+    $self->{secrets} = [ PASSWORD, TOKEN ];
+    $ca->certificate('edge', names => [ 'DNS:localhost', 'IP:127.0.0.1' ]);
+    $ca->certificate('alice', names => [ 'email:' . USER ]);
+    $ca->certificate('mallory', names => [ 'email:' . OTHER ]);
+
+    for my $name (@{ $option{providers} // [ sort keys %PROVIDER ] }) {
+        my ($start) = @{ $PROVIDER{$name} };
+        my $value = $start->($self) // next;
+        $self->{provider}{$name} = $value;
+    }
+
+    return $self;
+}
+
+
+sub providers { return sort keys %{ $_[0]{provider} } }
+sub modes     { return qw(plain starttls tls) }
+sub secrets   { return @{ $_[0]{secrets} } }
+
+
+# what a provider serves: over what a channel binding or a certificate needs,
+# there has to be TLS
+
+sub mechanisms {
+    my ($self, $provider, $mode) = @_;
+
+    my (undef, @mechanisms) = @{ $PROVIDER{$provider} };
+
+    return grep { $mode ne 'plain' || !/^EXTERNAL|-PLUS/ } @mechanisms;
+}
+
+
+sub cells {
+    my ($self, @modes) = @_;
+
+    my @cells;
+
+    for my $provider ($self->providers()) {
+        for my $mode (@modes ? @modes : $self->modes()) {
+            push @cells, map { {
+                provider => $provider, mode => $mode, mechanism => $_,
+                user => USER, name => "$provider, $mode, $_",
+            } } $self->mechanisms($provider, $mode);
+        }
+    }
+
+    return @cells;
+}
+
+
+sub port {
+    my ($self, $cell) = @_;
+
+    return $self->{t}->port("$cell->{provider}_$cell->{mode}");
+}
+
+
+# for mail{}: what all servers have, and one for each provider and mode
+
+sub servers {
+    my ($self) = @_;
+
+    my %mode = (plain => [ '', 'starttls off' ],
+        starttls => [ '', 'starttls only' ], tls => [ ' ssl', 'starttls off' ]);
+    my $conf = <<'CONF';
+    server_name             localhost;
+    ssl_certificate         %%DIR%%/edge.crt;
+    ssl_certificate_key     %%DIR%%/edge.key;
+    ssl_protocols           TLSv1.2 TLSv1.3;
+    ssl_client_certificate  %%DIR%%/ca.crt;
+    ssl_verify_client       optional;
+
+    policy                  on;
+    policy_auth_plaintext   on;
+CONF
+
+    for my $provider ($self->providers()) {
+        for my $mode ($self->modes()) {
+            my ($ssl, $starttls) = @{ $mode{$mode} };
+            my (undef, @mechanisms) = @{ $PROVIDER{$provider} };
+            my $methods = join(' ', map { $METHOD{$_} } @mechanisms);
+
+            $conf .= <<"CONF";
+
+    server {
+        listen               127.0.0.1:%%PORT_${provider}_$mode%%$ssl;
+        protocol             smtp;
+        $starttls;
+        policy_auth          $self->{provider}{$provider};
+        policy_auth_methods  $methods;
+    }
+CONF
+        }
+    }
+
+    return $conf;
+}
+
+
+# a client of a cell that has said EHLO, with a certificate where it needs one
+
+sub session {
+    my ($self, $cell, %option) = @_;
+
+    my $who = $option{certificate}
+        // ($cell->{mechanism} eq 'EXTERNAL' ? 'alice' : undef);
+    my $c = $self->{t}->client($self->port($cell),
+        ssl => { SSL_reuse_ctx => $self->context($who) },
+        tls => $cell->{mode} eq 'tls');
+
+    $c->greeting();
+    $c->{offered} = $c->ehlo();
+
+    if ($cell->{mode} eq 'starttls') {
+        $c->starttls();
+        $c->{offered} = $c->ehlo();
+    }
+
+    return $c;
+}
+
+
+# making one takes longer than a handshake
+
+sub context {
+    my ($self, $who) = @_;
+
+    require IO::Socket::SSL;
+
+    return $self->{context}{ $who // '' }
+        //= IO::Socket::SSL::SSL_Context->new(SSL_verify_mode => 0, $who
+            ? (SSL_cert_file => "$self->{dir}/$who.crt",
+               SSL_key_file => "$self->{dir}/$who.key") : ());
+}
+
+
+# who has all that it takes, and who has not: of EXTERNAL, somebody who is to
+# act for another one
+
+sub sasl {
+    my ($self, $cell, %more) = @_;
+
+    return MailPolicy::Sasl->new($cell->{mechanism}, user => $cell->{user},
+        password => PASSWORD, token => TOKEN, %more);
+}
+
+
+sub wrong {
+    my ($self, $cell) = @_;
+
+    return $self->sasl($cell, $cell->{mechanism} eq 'EXTERNAL'
+        ? (authzid => OTHER)
+        : (password => PASSWORD . '-not', token => 'not.' . TOKEN));
+}
+
+
+# the last step of who is wrong: a client with a token is told why, a server
+# of SCRAM has nothing to prove
+
+sub last_step {
+    my ($self, $cell) = @_;
+
+    return $cell->{mechanism} =~ /^SCRAM|OAUTH/ ? 2
+        : $self->sasl($cell)->steps();
+}
+
+
+# providers
+
+
+# users whose passwords have a form of their own; for SCRAM, and in secret
+
+sub records {
+    my ($self) = @_;
+
+    my $secret = MailPolicy::Sasl::secret(PASSWORD, 'salt of a record', 4096);
+
+    push @{ $self->{secrets} }, (split /,/, $secret)[2, 3];
+
+    return (
+        USER()                 => '{PLAIN}' . PASSWORD,
+        'scram@example.com'    => $secret,
+        'crypt@example.com'    => $self->{t}->crypt(PASSWORD,
+            '$5$rounds=1000$matrix$'),
+    );
+}
+
+
+sub file {
+    my ($self) = @_;
+
+    my %record = $self->records();
+
+    return 'file:' . $self->{t}->write_file('users',
+        join('', map { "$_:$record{$_}\n" } sort keys %record));
+}
+
+
+sub redis {
+    my ($self) = @_;
+
+    my %record = $self->records();
+    my $redis = $self->{redis} = $self->{t}->run_redis();
+
+    $redis->cmd('HSET', "mail:user:{$_}", 'password', $record{$_})
+        for sort keys %record;
+
+    return 'redis';
+}
+
+
+1;
