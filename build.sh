@@ -20,7 +20,7 @@ export PATH LC_ALL=C.UTF-8
 
 PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
     libjansson-dev libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
-PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 perl
+PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 gsasl perl
     libio-socket-ssl-perl libnet-ssleay-perl openssl"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"

@@ -196,12 +196,6 @@ ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
         return ngx_mail_policy_auth_respond_to(s, NULL);
     }
 
-    /* RFC 4954, section 4: "=" is an initial response of no octets */
-
-    if (last - ir == 1 && *ir == '=') {
-        last = ir;
-    }
-
     return ngx_mail_policy_auth_response(s, ir, last - ir);
 }
 
@@ -217,6 +211,15 @@ ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s, u_char *data,
     if (len == 1 && *data == '*') {
         return ngx_mail_policy_auth_refused(s,
                                        "501 5.7.0 Authentication cancelled");
+    }
+
+    /*
+     * RFC 4954, section 4: "=" is an initial response of no octets; curl
+     * says the same later on, where an empty line is meant
+     */
+
+    if (len == 1 && *data == '=') {
+        len = 0;
     }
 
     /* AUTH-7: before anybody else sees it */

@@ -1,8 +1,8 @@
 package MailPolicy::Programs;
 
 # SMTP clients that others wrote, as they are installed: swaks, curl, msmtp,
-# Python's smtplib, Postfix' smtp-source.  A job is told to them in the same
-# words, each of them sends one message; certificates are verified.
+# Python's smtplib, Postfix' smtp-source, gsasl.  A job is told to them in the
+# same words, each of them sends one message; certificates are verified.
 #
 #     my $programs = MailPolicy::Programs->new($t);
 #     my ($code, $output) = $programs->send('curl', { mode => 'starttls',
@@ -13,7 +13,10 @@ package MailPolicy::Programs;
 #
 #     mode       plain, starttls, or tls (implicit)
 #     port       on 127.0.0.1
-#     method     PLAIN or LOGIN; user, password
+#     method     PLAIN, LOGIN, or another mechanism that it speaks: methods()
+#     user, password
+#     token      in the place of a password, for XOAUTH2 and OAUTHBEARER
+#     certificate  for EXTERNAL: the name in front of .crt and .key
 #     from, to   the envelope
 #     file       the message: CRLF, all headers that they would add
 #     options    arguments in the place of the message
@@ -38,6 +41,7 @@ my %PACKAGE = (
     'msmtp'       => 'msmtp',
     'python3'     => 'python3',
     'smtp-source' => 'postfix',
+    'gsasl'       => 'gsasl',
 );
 
 my %COMMAND = (
@@ -47,11 +51,22 @@ my %COMMAND = (
     smtplib => \&smtplib,
 );
 
+# what each speaks, as far as we do; smtp-source none
+my %METHODS = (
+    swaks   => [ qw(PLAIN LOGIN CRAM-MD5) ],
+    curl    => [ qw(PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER EXTERNAL) ],
+    msmtp   => [ qw(PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2 OAUTHBEARER
+        EXTERNAL) ],
+    smtplib => [ qw(PLAIN LOGIN CRAM-MD5) ],
+    gsasl   => [ qw(PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 SCRAM-SHA-256-PLUS
+        EXTERNAL) ],
+);
 
-# the test with a certificate "edge"
+
+# the test with a certificate "edge", that others than itself may have signed
 
 sub new {
-    my ($class, $t) = @_;
+    my ($class, $t, %option) = @_;
 
     for my $program (sort keys %PACKAGE) {
         die "$program is not there: install the package $PACKAGE{$program}\n"
@@ -61,14 +76,16 @@ sub new {
     # what a user has set is not asked
     delete @ENV{ grep { /_proxy$|^(?:SWAKS|PYTHON|CURL|MSMTP)/i } keys %ENV };
 
-    my $self = bless { t => $t, ca => $t->dir() . '/edge.crt' }, $class;
+    my $self = bless { t => $t, ca => $t->dir() . '/edge.crt', %option },
+        $class;
 
     $self->{script} = $t->write_file('send.py', python());
     return $self;
 }
 
 
-sub names { return sort keys %COMMAND }
+sub names   { return sort keys %COMMAND }
+sub methods { return @{ $METHODS{ $_[1] } } }
 
 
 # (exit code, or -1; output)
@@ -150,11 +167,27 @@ sub curl {
         '--max-time', '30', '--cacert', $self->{ca},
         $job->{mode} eq 'starttls' ? '--ssl-reqd' : (),
         "$scheme://127.0.0.1:$job->{port}/client.example",
-        '--user', "$job->{user}:$job->{password}",
+        '--user', "$job->{user}:" . ($job->{token} || $job->{certificate}
+            ? '' : $job->{password}),
+        $job->{token} ? ('--oauth2-bearer', $job->{token}) : (),
+        $self->certificate($job, qw(--cert --key)),
         '--login-options', "AUTH=$job->{method}", '--mail-from', $job->{from},
         map({ ('--mail-rcpt', $_) } @{ $job->{to} }),
         $job->{options} ? @{ $job->{options} }
                         : ('--upload-file', $job->{file}));
+}
+
+
+# two options for its two files
+
+sub certificate {
+    my ($self, $job, $cert, $key) = @_;
+
+    my $name = $job->{certificate} // return;
+    my $file = $self->{t}->dir() . "/$name";
+
+    return $cert =~ /=\z/ ? ("$cert$file.crt", "$key$file.key")
+        : ($cert, "$file.crt", $key, "$file.key");
 }
 
 
@@ -164,7 +197,7 @@ sub msmtp {
     $job->{input} //= $job->{file};
 
     # in a shell; it takes no password from its command line
-    my $password = $job->{password} =~ s/'/'\\''/gr;
+    my $password = ($job->{token} // $job->{password}) =~ s/'/'\\''/gr;
 
     return ('msmtp', '--file=/dev/null', '--host=localhost',
         "--port=$job->{port}", '--timeout=30', '--domain=client.example',
@@ -172,8 +205,27 @@ sub msmtp {
         '--tls-starttls=' . ($job->{mode} eq 'starttls' ? 'on' : 'off'),
         "--tls-trust-file=$self->{ca}", '--auth=' . lc($job->{method}),
         "--user=$job->{user}", "--passwordeval=printf %s '$password'",
+        $self->certificate($job, '--tls-cert-file=', '--tls-key-file='),
         "--from=$job->{from}", @{ $job->{options} // [] },
         '--', @{ $job->{to} });
+}
+
+
+# Only logs in, and knows no implicit TLS.  Where it could bind a channel, it
+# takes SCRAM without that for an attack.
+
+sub gsasl {
+    my ($self, $job) = @_;
+
+    return $self->execute(undef, 'gsasl', '--smtp',
+        '--connect', "localhost:$job->{port}", '--mechanism', $job->{method},
+        '--authentication-id', $job->{user}, '--password', $job->{password},
+        $job->{method} eq 'EXTERNAL' ? ('--authorization-id', '') : (),
+        $job->{method} =~ /-PLUS\z/ ? () : ('--no-cb'),
+        $job->{mode} eq 'starttls' ? '--starttls' : '--no-starttls',
+        '--x509-ca-file', $self->{ca},
+        $self->certificate($job, qw(--x509-cert-file --x509-key-file)),
+        @{ $job->{options} // [] });
 }
 
 
@@ -214,6 +266,9 @@ def content():
     with open(job["file"], "rb") as f:
         return f.read()
 
+def method(s, name):
+    return getattr(s, "auth_" + name.lower().replace("-", "_"))
+
 def send(s):
     if job["mode"] == "starttls":
         s.starttls(context=context)
@@ -223,7 +278,7 @@ def send(s):
     else:
         s.ehlo()
         s.user, s.password = job["user"], job["password"]
-        s.auth(job["method"], getattr(s, "auth_" + job["method"].lower()),
+        s.auth(job["method"], method(s, job["method"]),
                initial_response_ok=job.get("initial", True))
 
     options = job.get("mail_options", [])
