@@ -127,22 +127,27 @@ ngx_mail_policy_auth_conf_kind(ngx_conf_t *cf,
         return ngx_mail_policy_auth_file(cf, value, provider);
     }
 
+    if (ngx_strncmp(value->data, "http://", 7) == 0
+        || ngx_strncmp(value->data, "https://", 8) == 0)
+    {
+        return ngx_mail_policy_auth_http(cf, value, provider);
+    }
+
     if (ngx_strcmp(value->data, "relay") == 0
         || ngx_strncmp(value->data, "dovecot:", 8) == 0
-        || ngx_strncmp(value->data, "jwt:", 4) == 0
-        || ngx_strncmp(value->data, "http://", 7) == 0
-        || ngx_strncmp(value->data, "https://", 8) == 0)
+        || ngx_strncmp(value->data, "jwt:", 4) == 0)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "provider \"%V\" of \"policy_auth\" is not "
-                           "supported by this version, use \"redis\" or "
-                           "\"file:/path\"", value);
+                           "supported by this version, use \"redis\", "
+                           "\"file:/path\" or \"http://host/uri\"", value);
         return NGX_ERROR;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "unknown provider \"%V\" in \"policy_auth\", "
-                       "must be \"redis\", \"file:/path\" or \"off\"", value);
+                       "must be \"redis\", \"file:/path\", "
+                       "\"http://host/uri\" or \"off\"", value);
 
     return NGX_ERROR;
 }

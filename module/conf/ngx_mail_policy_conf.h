@@ -21,6 +21,7 @@
 #include <ngx_mail_smtp_module.h>
 
 #include "ngx_mail_policy_auth.h"
+#include "ngx_mail_policy_auth_http_conf.h"
 #include "ngx_mail_policy_relay.h"
 #include "ngx_mail_policy_store.h"
 #include "ngx_mail_policy_upstream.h"
@@ -139,6 +140,7 @@ typedef struct {
     ngx_mail_policy_auth_conf_t  *auth;         /* policy_auth */
     ngx_mail_policy_value_t      *auth_route;   /* "proxy_pass", if there is
                                                    none; or NULL */
+    ngx_mail_policy_auth_http_conf_t  *auth_http;   /* policy_auth_http_* */
     ngx_flag_t                    auth_plaintext;
     ngx_uint_t                    auth_methods; /* NGX_MAIL_POLICY_METHOD_ */
     ngx_msec_t                    auth_delay;   /* of the first refusal */

@@ -179,6 +179,23 @@ ngx_int_t ngx_mail_policy_route_check(ngx_conf_t *cf,
 char *ngx_mail_policy_enum_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/*
+ * policy_auth_http_* and policy_auth_ssl_*, which lie in an object of their
+ * own; with auth_http set by create() before any of them is read
+ */
+ngx_mail_policy_auth_http_conf_t *ngx_mail_policy_auth_http_create(
+    ngx_conf_t *cf);
+ngx_int_t ngx_mail_policy_auth_http_merge(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_srv_conf_t *prev);
+char *ngx_mail_policy_auth_http_header(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_mail_policy_auth_http_flag(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_mail_policy_auth_http_str(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_mail_policy_auth_http_msec(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /* "policy_auth_methods", once the server is merged */
 ngx_int_t ngx_mail_policy_methods_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);

@@ -163,6 +163,48 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       offsetof(ngx_mail_policy_srv_conf_t, auth_plaintext),
       NULL },
 
+    { ngx_string("policy_auth_http_header"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE2,
+      ngx_mail_policy_auth_http_header,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("policy_auth_http_timeout"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_auth_http_msec,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_auth_http_conf_t, timeout),
+      NULL },
+
+    { ngx_string("policy_auth_http_pass_client_cert"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_mail_policy_auth_http_flag,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_auth_http_conf_t, pass_client_cert),
+      NULL },
+
+    { ngx_string("policy_auth_ssl_verify"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
+      ngx_mail_policy_auth_http_flag,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_auth_http_conf_t, ssl_verify),
+      NULL },
+
+    { ngx_string("policy_auth_ssl_trusted_certificate"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_auth_http_str,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_auth_http_conf_t, ssl_trusted),
+      NULL },
+
+    { ngx_string("policy_auth_ssl_name"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_auth_http_str,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      offsetof(ngx_mail_policy_auth_http_conf_t, ssl_name),
+      NULL },
+
     { ngx_string("policy_auth_methods"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
       ngx_conf_set_bitmask_slot,
@@ -491,6 +533,11 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->stock = NULL;
      */
 
+    conf->auth_http = ngx_mail_policy_auth_http_create(cf);
+    if (conf->auth_http == NULL) {
+        return NULL;
+    }
+
     conf->policy = NGX_CONF_UNSET;
     conf->auth_plaintext = NGX_CONF_UNSET;
     conf->auth_delay = NGX_CONF_UNSET_MSEC;
@@ -551,6 +598,10 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
     if (conf->auth == NULL) {
         conf->auth = prev->auth;
         conf->auth_route = prev->auth_route;
+    }
+
+    if (ngx_mail_policy_auth_http_merge(cf, conf, prev) != NGX_OK) {
+        return NGX_CONF_ERROR;
     }
 
     if (conf->limits == NULL) {
