@@ -196,7 +196,8 @@ char *ngx_mail_policy_auth_http_str(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_mail_policy_auth_http_msec(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
-/* "policy_auth_methods", once the server is merged */
+/* "policy_auth_methods", and once the server is merged */
+char *ngx_mail_policy_methods(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_mail_policy_methods_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
 

@@ -21,6 +21,50 @@ static ngx_uint_t ngx_mail_policy_methods_stock(ngx_conf_t *cf);
 static void ngx_mail_policy_methods_external(ngx_conf_t *cf);
 
 
+char *
+ngx_mail_policy_methods(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_mail_policy_srv_conf_t *pscf = conf;
+
+    u_char      *last;
+    ngx_str_t   *value;
+    ngx_uint_t   i, method;
+    u_char       names[NGX_MAIL_POLICY_AUTH_NAMES];
+
+    if (pscf->auth_methods) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        method = ngx_mail_policy_auth_method(value[i].data, value[i].len);
+
+        if (method == 0) {
+            last = ngx_mail_policy_auth_names(names, (ngx_uint_t) -1);
+
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "unknown mechanism \"%V\" in "
+                               "\"policy_auth_methods\", write some of%*s",
+                               &value[i], (size_t) (last - names), names);
+            return NGX_CONF_ERROR;
+        }
+
+        if (pscf->auth_methods & method) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "duplicate mechanism \"%V\" in "
+                               "\"policy_auth_methods\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        pscf->auth_methods |= method;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
 ngx_int_t
 ngx_mail_policy_methods_init(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
 {
@@ -32,8 +76,6 @@ ngx_mail_policy_methods_init(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
     if (ngx_mail_policy_auth_off(conf->auth)) {
         return NGX_OK;
     }
-
-    conf->auth_methods &= ~NGX_CONF_BITMASK_SET;
 
     if (conf->auth_methods == 0) {
         conf->auth_methods = ngx_mail_policy_methods_stock(cf);

@@ -70,19 +70,6 @@ static ngx_conf_num_bounds_t  ngx_mail_policy_max_recipients_bounds = {
 static ngx_str_t  ngx_mail_policy_auth_relay = ngx_string("$auth_relay");
 
 
-static ngx_conf_bitmask_t  ngx_mail_policy_auth_method_names[] = {
-    { ngx_string("plain"), NGX_MAIL_POLICY_METHOD_PLAIN },
-    { ngx_string("login"), NGX_MAIL_POLICY_METHOD_LOGIN },
-    { ngx_string("cram-md5"), NGX_MAIL_POLICY_METHOD_CRAM_MD5 },
-    { ngx_string("scram-sha-256"), NGX_MAIL_POLICY_METHOD_SCRAM },
-    { ngx_string("scram-sha-256-plus"), NGX_MAIL_POLICY_METHOD_SCRAM_PLUS },
-    { ngx_string("xoauth2"), NGX_MAIL_POLICY_METHOD_XOAUTH2 },
-    { ngx_string("oauthbearer"), NGX_MAIL_POLICY_METHOD_OAUTHBEARER },
-    { ngx_string("external"), NGX_MAIL_POLICY_METHOD_EXTERNAL },
-    { ngx_null_string, 0 }
-};
-
-
 static ngx_conf_enum_t  ngx_mail_policy_sender_values[] = {
     { ngx_string("any"), 0 },
     { ngx_string("own"), 1 },
@@ -207,10 +194,10 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
 
     { ngx_string("policy_auth_methods"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
-      ngx_conf_set_bitmask_slot,
+      ngx_mail_policy_methods,
       NGX_MAIL_SRV_CONF_OFFSET,
-      offsetof(ngx_mail_policy_srv_conf_t, auth_methods),
-      &ngx_mail_policy_auth_method_names },
+      0,
+      NULL },
 
     { ngx_string("policy_auth_delay"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
@@ -574,7 +561,6 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_value(conf->policy, prev->policy, 0);
     ngx_conf_merge_value(conf->auth_plaintext, prev->auth_plaintext, 0);
-    ngx_conf_merge_bitmask_value(conf->auth_methods, prev->auth_methods, 0);
     ngx_conf_merge_msec_value(conf->auth_delay, prev->auth_delay,
                               NGX_MAIL_POLICY_AUTH_DELAY);
     ngx_conf_merge_msec_value(conf->auth_cache, prev->auth_cache,
@@ -602,6 +588,10 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (ngx_mail_policy_auth_http_merge(cf, conf, prev) != NGX_OK) {
         return NGX_CONF_ERROR;
+    }
+
+    if (conf->auth_methods == 0) {
+        conf->auth_methods = prev->auth_methods;
     }
 
     if (conf->limits == NULL) {
