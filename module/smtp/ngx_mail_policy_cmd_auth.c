@@ -698,6 +698,13 @@ void
 ngx_mail_policy_auth_abort(ngx_mail_policy_session_t *s)
 {
     if (s->auth) {
+
+        /* AUTH-21: a login that was tried stays tried, however that ended */
+
+        if (s->auth_checked && s->reading == NGX_MAIL_POLICY_READ_AUTH) {
+            ngx_mail_policy_check_keep(&s->check);
+        }
+
         ngx_mail_policy_auth_cancel(s->auth);
         s->auth = NULL;
     }
@@ -711,12 +718,6 @@ ngx_mail_policy_auth_abort(ngx_mail_policy_session_t *s)
 static ngx_int_t
 ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s, const char *reply)
 {
-    /* a login that was tried stays tried */
-
-    if (s->auth && s->auth_checked) {
-        ngx_mail_policy_check_keep(&s->check);
-    }
-
     ngx_mail_policy_auth_abort(s);
 
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;

@@ -638,9 +638,9 @@ ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
 static void
 ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
 {
-    ngx_mail_policy_session_dismiss(s);
-
     ngx_mail_policy_auth_abort(s);
+
+    ngx_mail_policy_session_dismiss(s);
 
     ngx_queue_init(&s->dues);
     s->ndues = 0;
