@@ -59,6 +59,7 @@ use MailPolicy::Nginx;
 use MailPolicy::Port qw(free_port);
 use MailPolicy::Redis;
 use MailPolicy::Relay;
+use MailPolicy::Secrets ();
 
 my $ROOT = abs_path(dirname(__FILE__) . '/../..');
 my @TESTS;
@@ -375,7 +376,19 @@ sub crypt {
 
     die "crypt() does not know this salt\n"
         if !defined $hash || $hash =~ /^\*/;
+
+    $self->secret($password, $hash);
     return $hash;
+}
+
+
+# what is to be in no log, in no form; passwords that clients say are so
+# anyhow, see MailPolicy::Secrets
+
+sub secret {
+    my ($self, @secrets) = @_;
+
+    MailPolicy::Secrets::remember(@secrets);
 }
 
 
@@ -430,6 +443,7 @@ sub done {
     $self->_check_nginx($_) for map { $self->{instances}{$_} }
         sort keys %{ $self->{instances} };
 
+    $self->_check_secrets();
     $self->_check_relays() unless exists $option{faults} && !$option{faults};
 
     $self->{passed} = Test::More->builder->is_passing();
@@ -466,6 +480,27 @@ sub _check_nginx {
         grep { /Sanitizer|runtime error:/ } @lines);
     none("$name: nothing left open or leaked",
         grep { /open socket #?\d* ?left|leaked/ } @lines);
+}
+
+
+# all that the configurations have nginx write, and what it says at its start
+
+sub _check_secrets {
+    my ($self) = @_;
+
+    my @nginx = values %{ $self->{instances} };
+    my %files = map { $_ => 1 } map { @$_{qw(log output)} } @nginx;
+
+    for my $nginx (@nginx) {
+        my $conf = $self->read_file($nginx->{conf});
+        $files{$_} = 1 for $conf =~ /^\s*(?:access|error)_log\s+(\/[^\s;]+)/mg;
+    }
+
+    none('no secret in any log', map {
+        my $file = $_;
+        map { "$file: $_" }
+            MailPolicy::Secrets::leaks($self->read_file($file));
+    } sort keys %files);
 }
 
 

@@ -27,6 +27,8 @@ use MIME::Base64 qw(encode_base64);
 use Socket qw(IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY);
 use Time::HiRes qw(clock_gettime time CLOCK_MONOTONIC);
 
+use MailPolicy::Secrets qw(remember);
+
 
 # port or path; timeout (10 s), from (local address), tls => 1 (implicit),
 # ssl => { IO::Socket::SSL options }, record => 1
@@ -300,6 +302,8 @@ sub starttls {
 sub auth_plain {
     my ($self, $login, $password, $authzid) = @_;
 
+    remember($password);
+
     my $message = join("\0", $authzid // '', $login, $password);
     return $self->cmd('AUTH PLAIN ' . encode_base64($message, ''));
 }
@@ -307,6 +311,8 @@ sub auth_plain {
 
 sub auth_login {
     my ($self, $login, $password) = @_;
+
+    remember($password);
 
     my $reply = $self->cmd('AUTH LOGIN');
     return $reply unless $reply =~ /^334/;

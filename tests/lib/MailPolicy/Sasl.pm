@@ -38,6 +38,7 @@ use Digest::SHA qw(hmac_sha256 sha256);
 use MIME::Base64 qw(decode_base64 encode_base64);
 
 use MailPolicy::Relay::Sasl;
+use MailPolicy::Secrets qw(remember);
 
 # steps, what speaks, whether it has an initial response
 my %MECHANISM = (
@@ -61,6 +62,8 @@ sub new {
     die "no mechanism $mechanism\n" unless $MECHANISM{$mechanism};
 
     $option{binding} //= 'tls-exporter' if $mechanism =~ /-PLUS\z/;
+
+    remember(@option{qw(password token)});
 
     return bless { mechanism => $mechanism, step => 0, challenges => [],
         %option }, $class;
@@ -257,6 +260,8 @@ sub scram_final {
 
     $self->{signature} = hmac_sha256($messages,
         hmac_sha256('Server Key', $salted));
+
+    remember($proof, encode_base64($proof, ''));
 
     return "$without,p=" . encode_base64($proof, '');
 }
