@@ -296,6 +296,6 @@ like($asked, qr/^Proxy-Protocol-Addr:\ 192\.0\.2\.1\r\n
     Proxy-Protocol-Server-Addr:\ 192\.0\.2\.2\r\n
     Proxy-Protocol-Server-Port:\ 587\r\n/mx, 'PROXY protocol');
 
-unlike($t->error_log(), qr/very secret|third/, 'no secret in the log');
+ok($t->error_log() !~ /very secret|third/, 'no secret in the log');
 
 $t->done();
