@@ -19,13 +19,11 @@ my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay');
 my $matrix = MailPolicy::AuthMatrix->new($t);
 
-$t->conf('mail {' . "\n" . $matrix->servers() . <<'EOF');
+$t->conf($matrix->conf(<<'EOF'));
 
-    policy_redis  redis://127.0.0.1:%%PORT_redis%% timeout=5s;
     proxy_pass    127.0.0.1:%%PORT_relay%%;
     access_log    %%DIR%%/access.log;
     max_errors    100;
-}
 EOF
 $t->run_nginx();
 

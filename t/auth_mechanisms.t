@@ -18,13 +18,21 @@ use MailPolicy::AuthMatrix;
 
 my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay');
-my $matrix = MailPolicy::AuthMatrix->new($t, providers => [ 'file' ]);
+my $matrix = MailPolicy::AuthMatrix->new($t, providers => [ 'file', 'http' ]);
 
-$t->conf("mail {\n" . $matrix->servers() . <<'EOF');
+$t->conf($matrix->conf(<<'EOF'));
 
     policy_auth      file:%%DIR%%/users;
     proxy_pass       127.0.0.1:%%PORT_relay%%;
     max_errors       1000;
+
+    server {
+        listen               127.0.0.1:%%PORT_all_tls%% ssl;
+        protocol             smtp;
+        policy_auth          file:%%DIR%%/users http://127.0.0.1:%%PORT_auth%%;
+        policy_auth_methods  plain login cram-md5 scram-sha-256
+                             scram-sha-256-plus xoauth2 oauthbearer external;
+    }
 
     server {
         listen     127.0.0.1:%%PORT_old%%;
@@ -37,7 +45,6 @@ $t->conf("mail {\n" . $matrix->servers() . <<'EOF');
         protocol               smtp;
         policy_auth_plaintext  off;
     }
-}
 EOF
 $t->run_nginx();
 
@@ -45,8 +52,9 @@ my $INVALID = '535 5.7.8 Authentication credentials invalid';
 my $DONE = '235 2.7.0 Authentication successful';
 my $BASE64 = '501 5.5.2 Invalid base64';
 
-my %cell = map { $_->{mechanism} => $_ } $matrix->cells('tls');
-my @MECHANISMS = sort keys %cell;
+my @MECHANISMS = MailPolicy::Sasl::names();
+my %cell = map { $_ => { provider => 'all', mode => 'tls', mechanism => $_,
+    user => $matrix->USER } } @MECHANISMS;
 
 
 # all of them can be used in it
@@ -207,6 +215,14 @@ for my $mechanism (@MECHANISMS) {
         like($c->cmd('A' x 20_000), qr/^500 5\.5\.2 /,
             "AUTH-6 $mechanism: too long at $n");
         goes_on($c, "AUTH-6 $mechanism: too long at $n");
+    }
+}
+
+for my $mechanism (qw(XOAUTH2 OAUTHBEARER)) {
+    for my $initial (0, 1) {
+        my $sasl = $matrix->sasl($cell{$mechanism}, token => $matrix->LONG);
+        is($sasl->login(session(), initial => $initial), $DONE,
+            "AUTH-6 $mechanism: a token of 8,192 octets");
     }
 }
 

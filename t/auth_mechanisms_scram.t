@@ -43,7 +43,7 @@ $matrix->{ca}->openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt',
     '/CN=localhost', '-sha384', '-keyout', $t->dir() . '/sha384.key', '-out',
     $t->dir() . '/sha384.crt');
 
-$t->conf("mail {\n" . $matrix->servers() . <<'EOF');
+$t->conf($matrix->conf(<<'EOF'));
 
     proxy_pass  127.0.0.1:%%PORT_relay%%;
     max_errors  1000;
@@ -81,7 +81,6 @@ $t->conf("mail {\n" . $matrix->servers() . <<'EOF');
         policy_auth          file:%%DIR%%/alike;
         policy_auth_methods  scram-sha-256;
     }
-}
 EOF
 $t->run_nginx();
 

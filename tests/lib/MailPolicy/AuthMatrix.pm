@@ -4,7 +4,7 @@ package MailPolicy::AuthMatrix;
 # and implicit TLS: the servers, the users, and who is to be let in.
 #
 #     my $matrix = MailPolicy::AuthMatrix->new($t);
-#     $t->conf("mail {\n" . $matrix->servers() . "}\n");
+#     $t->conf($matrix->conf('further directives of mail{}'));
 #     for my $cell ($matrix->cells()) {
 #         my $c = $matrix->session($cell);
 #         my $reply = $matrix->sasl($cell)->login($c);
@@ -19,6 +19,7 @@ use strict;
 use warnings;
 
 use MailPolicy::Authority;
+use MailPolicy::AuthService;
 use MailPolicy::Sasl;
 
 use constant {
@@ -26,6 +27,9 @@ use constant {
     PASSWORD => 'correct "horse" & \\staple',
     TOKEN    => 'vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==',
     OTHER    => 'mallory@example.com',
+
+    # of the http service: none may be longer
+    LONG     => 'x' x 8192,
 };
 
 my @PASSWORD = qw(PLAIN LOGIN);
@@ -39,9 +43,9 @@ my @RECORDS = (@PASSWORD, @PROOF, 'EXTERNAL');
 my %PROVIDER = (
     file  => [ \&file, @RECORDS ],
     redis => [ \&redis, @RECORDS ],
+    http  => [ \&http, @PASSWORD, 'CRAM-MD5', @TOKEN, 'EXTERNAL' ],
+    https => [ \&https, @PASSWORD, 'CRAM-MD5', @TOKEN, 'EXTERNAL' ],
 );
-
-my %METHOD = map { $_ => lc } @RECORDS, @TOKEN;
 
 
 # providers => [ ... ] for some of them only
@@ -49,7 +53,8 @@ my %METHOD = map { $_ => lc } @RECORDS, @TOKEN;
 sub new {
     my ($class, $t, %option) = @_;
 
-    my $self = bless { t => $t, dir => $t->dir() }, $class;
+    my $self = bless { t => $t, dir => $t->dir(), global => '', mail => '' },
+        $class;
     my $ca = $self->{ca} = MailPolicy::Authority->new($t, 'ca');
 
     $self->{secrets} = [ PASSWORD, TOKEN ];
@@ -109,7 +114,16 @@ sub port {
 }
 
 
-# for mail{}: what all servers have, and one for each provider and mode
+# A configuration: what all servers have, and one for each provider and mode;
+# and one that has nothing but XOAUTH2, for clients that would rather have
+# OAUTHBEARER: PROVIDER_MODE_xoauth2.
+
+sub conf {
+    my ($self, $more) = @_;
+
+    return "$self->{global}\nmail {\n" . $self->servers() . "$more}\n";
+}
+
 
 sub servers {
     my ($self) = @_;
@@ -127,27 +141,39 @@ sub servers {
     policy                  on;
     policy_auth_plaintext   on;
 CONF
+    $conf .= $self->{mail};
 
     for my $provider ($self->providers()) {
-        for my $mode ($self->modes()) {
-            my ($ssl, $starttls) = @{ $mode{$mode} };
-            my (undef, @mechanisms) = @{ $PROVIDER{$provider} };
-            my $methods = join(' ', map { $METHOD{$_} } @mechanisms);
+        my (undef, @mechanisms) = @{ $PROVIDER{$provider} };
 
-            $conf .= <<"CONF";
+        for my $mode ($self->modes()) {
+            $conf .= $self->server($provider, "${provider}_$mode",
+                @{ $mode{$mode} }, @mechanisms);
+            $conf .= $self->server($provider, "${provider}_${mode}_xoauth2",
+                @{ $mode{$mode} }, 'XOAUTH2')
+                if grep { $_ eq 'XOAUTH2' } @mechanisms;
+        }
+    }
+
+    return $conf;
+}
+
+
+sub server {
+    my ($self, $provider, $port, $ssl, $starttls, @mechanisms) = @_;
+
+    my $methods = join(' ', map { lc } @mechanisms);
+
+    return <<"CONF";
 
     server {
-        listen               127.0.0.1:%%PORT_${provider}_$mode%%$ssl;
+        listen               127.0.0.1:%%PORT_$port%%$ssl;
         protocol             smtp;
         $starttls;
         policy_auth          $self->{provider}{$provider};
         policy_auth_methods  $methods;
     }
 CONF
-        }
-    }
-
-    return $conf;
 }
 
 
@@ -259,7 +285,83 @@ sub redis {
     $redis->cmd('HSET', "mail:user:{$_}", 'password', $record{$_})
         for sort keys %record;
 
+    $self->{mail} .= <<'CONF';
+    policy_redis            redis://127.0.0.1:%%PORT_redis%% timeout=5s;
+CONF
+
     return 'redis';
+}
+
+
+# what an auth_http service does
+
+sub http {
+    my ($self) = @_;
+
+    # the test stops it
+    push @{ $self->{t}{servers} }, $self->{service}
+        //= MailPolicy::AuthService->new(dir => $self->{dir}, name => 'auth',
+            port => $self->{t}->port('auth'), handler => \&verify);
+
+    return 'http://127.0.0.1:%%PORT_auth%%/auth';
+}
+
+
+sub verify {
+    my ($socket, $request) = @_;
+
+    my %told = $request =~ /^([^:\r\n]+): ?(.*)\r$/mg;
+    my ($user, $secret) = map { s/%([0-9A-F]{2})/chr hex $1/ger }
+        @told{qw(Auth-User Auth-Pass)};
+    my $method = $told{'Auth-Method'};
+    my $known = $method eq 'plain' ? PASSWORD : TOKEN;
+
+    $known = MailPolicy::Sasl->new('CRAM-MD5', user => USER,
+        password => PASSWORD)->respond($told{'Auth-Salt'}) =~ s/.* //r
+        if $method eq 'cram-md5';
+    $known = $told{'Auth-SSL-Verify'} eq 'SUCCESS' ? '' : undef
+        if $method eq 'external';
+
+    $known = LONG if $method =~ /^xoauth2|oauthbearer/ && $secret eq LONG;
+
+    my $good = $user eq USER && defined $known && $secret eq $known;
+
+    MailPolicy::AuthService::reply($socket, $good
+        ? ('Auth-Status' => 'OK')
+        : ('Auth-Status' => 'Authentication credentials invalid',
+           'Auth-Error-Code' => '535 5.7.8'));
+    return 1;
+}
+
+
+# the same, behind TLS
+
+sub https {
+    my ($self) = @_;
+
+    $self->http();
+    $self->{global} .= <<'CONF';
+http {
+    # all headers are in its debug log
+    error_log  %%DIR%%/front.log info;
+
+    server {
+        listen               127.0.0.1:%%PORT_https%% ssl;
+        ssl_certificate      %%DIR%%/edge.crt;
+        ssl_certificate_key  %%DIR%%/edge.key;
+
+        location / {
+            proxy_pass  http://127.0.0.1:%%PORT_auth%%;
+        }
+    }
+}
+CONF
+    $self->{mail} .= <<'CONF';
+    policy_auth_ssl_trusted_certificate  %%DIR%%/ca.crt;
+    policy_auth_ssl_name                 localhost;
+CONF
+
+    return 'https://127.0.0.1:%%PORT_https%%/auth';
 }
 
 
