@@ -53,6 +53,7 @@ mail {
     policy_redis           redis://127.0.0.1:%%PORT_redis%% timeout=2s;
     policy                 on;
     policy_auth_plaintext  on;
+    policy_auth_cache      0;
     proxy_pass             127.0.0.1:%%PORT_relay%%;
     max_errors             100;
 

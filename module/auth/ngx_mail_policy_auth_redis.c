@@ -8,12 +8,12 @@
  * The provider "redis": records that operators write.
  *
  *     HSET mail:user:{alice@example.com} password '$6$...' [status active]
- *                                        [senders 'a@example.com @example.net']
+ *          [senders 'a@example.com @example.net'] [message '...'] [relay ...]
  *
  * Behind "mail:" the key is the login as it is, in its case, with octets
- * outside 33..126 and any of "{}%" as %XX.  A status other than "active"
- * suspends the login.  The addresses are asked for with the password, as a
- * change of them is in force with the next login.
+ * outside 33..126 and any of "{}%" as %XX.  For status, message and relay see
+ * ngx_mail_policy_auth_field.h.  All fields are asked for with the password,
+ * as a change of them is in force with the next login.
  *
  * Events: the store's answer to a lookup, once.
  *
@@ -26,23 +26,34 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
-#include "ngx_mail_policy_auth_provider.h"
 #include "mpol_sender.h"
+#include "ngx_mail_policy_auth_field.h"
+#include "ngx_mail_policy_auth_provider.h"
 
 
 /* a setting has no hash in it; formats and salts that we let in are shorter */
-#define NGX_MAIL_POLICY_AUTH_SETTING  128
+#define NGX_MAIL_POLICY_AUTH_SETTING                                          \
+    (128 + sizeof(NGX_MAIL_POLICY_CRYPT_NO_KEYS) - 1)
 
 /* seconds between two complaints about records */
 #define NGX_MAIL_POLICY_AUTH_LOG      60
 
 
 typedef struct {
+    size_t                            len;          /* 0: none */
+    u_char                            data[NGX_MAIL_POLICY_AUTH_SETTING];
+} ngx_mail_policy_auth_setting_t;
+
+
+typedef struct {
     ngx_mail_policy_store_t          *store;
 
-    /* each worker's own: what its last readable record costs */
-    size_t                            setting_len;
-    u_char                            setting[NGX_MAIL_POLICY_AUTH_SETTING];
+    /*
+     * Each worker's own: what its last readable record costs, of those with
+     * passwords, and of those that SCRAM has a use for.
+     */
+    ngx_mail_policy_auth_setting_t    passwords;
+    ngx_mail_policy_auth_setting_t    keys;
 
     time_t                            logged;
 } ngx_mail_policy_auth_redis_t;
@@ -55,12 +66,22 @@ static ngx_int_t ngx_mail_policy_auth_redis_key(ngx_pool_t *pool,
 static void ngx_mail_policy_auth_redis_handler(void *data,
     ngx_mail_policy_lookup_t *lookup);
 static ngx_int_t ngx_mail_policy_auth_redis_judge(
-    ngx_mail_policy_auth_t *auth, ngx_str_t *password, ngx_str_t *status,
+    ngx_mail_policy_auth_t *auth, ngx_str_t *values,
+    ngx_mail_policy_auth_record_t *record);
+static ngx_int_t ngx_mail_policy_auth_redis_password(
+    ngx_mail_policy_auth_t *auth, ngx_str_t *password,
     ngx_mail_policy_auth_record_t *record);
 static void ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
     ngx_str_t *senders, ngx_mail_policy_auth_record_t *record);
+static ngx_int_t ngx_mail_policy_auth_redis_relay(
+    ngx_mail_policy_auth_t *auth, ngx_str_t *relay,
+    ngx_mail_policy_auth_record_t *record);
+static void ngx_mail_policy_auth_redis_message(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *message, ngx_mail_policy_auth_record_t *record);
 static void ngx_mail_policy_auth_redis_remember(
     ngx_mail_policy_auth_redis_t *redis, ngx_str_t *hash);
+static void ngx_mail_policy_auth_redis_set(
+    ngx_mail_policy_auth_setting_t *setting, ngx_str_t *hash);
 static void ngx_mail_policy_auth_redis_unreadable(
     ngx_mail_policy_auth_t *auth, const char *what);
 static void ngx_mail_policy_auth_redis_cancel(ngx_mail_policy_auth_t *auth,
@@ -72,7 +93,17 @@ static void ngx_mail_policy_auth_redis_dummy(ngx_mail_policy_auth_t *auth,
 static ngx_str_t  ngx_mail_policy_auth_redis_fields[] = {
     ngx_string("password"),
     ngx_string("status"),
-    ngx_string("senders")
+    ngx_string("senders"),
+    ngx_string("message"),
+    ngx_string("relay")
+};
+
+enum {
+    NGX_MAIL_POLICY_AUTH_REDIS_PASSWORD = 0,
+    NGX_MAIL_POLICY_AUTH_REDIS_STATUS,
+    NGX_MAIL_POLICY_AUTH_REDIS_SENDERS,
+    NGX_MAIL_POLICY_AUTH_REDIS_MESSAGE,
+    NGX_MAIL_POLICY_AUTH_REDIS_RELAY
 };
 
 #define NGX_MAIL_POLICY_AUTH_FIELDS                                           \
@@ -194,13 +225,7 @@ ngx_mail_policy_auth_redis_handler(void *data,
     ngx_memzero(&record, sizeof(ngx_mail_policy_auth_record_t));
 
     if (lookup->rc == NGX_OK) {
-        rc = ngx_mail_policy_auth_redis_judge(auth, &lookup->values[0],
-                                              &lookup->values[1], &record);
-
-        if (rc == NGX_OK) {
-            ngx_mail_policy_auth_redis_senders(auth, &lookup->values[2],
-                                               &record);
-        }
+        rc = ngx_mail_policy_auth_redis_judge(auth, lookup->values, &record);
 
     } else if (lookup->rc == NGX_DECLINED) {
         ngx_mail_policy_auth_redis_unreadable(auth, "is not a hash, delete "
@@ -215,22 +240,57 @@ ngx_mail_policy_auth_redis_handler(void *data,
 }
 
 
+/* what is not there has no data */
+
 static ngx_int_t
 ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
-    ngx_str_t *password, ngx_str_t *status,
-    ngx_mail_policy_auth_record_t *record)
+    ngx_str_t *values, ngx_mail_policy_auth_record_t *record)
 {
-    record->suspended = status->data != NULL
-                && status->len != 0
-                && (status->len != sizeof("active") - 1
-                    || ngx_strncasecmp(status->data, (u_char *) "active",
-                                       sizeof("active") - 1)
-                       != 0);
+    ngx_uint_t  i;
 
-    /* suspending works, too, on a login whose password the next one knows */
+    for (i = 0; i < NGX_MAIL_POLICY_AUTH_FIELDS; i++) {
+        if (values[i].data) {
+            break;
+        }
+    }
 
+    if (i == NGX_MAIL_POLICY_AUTH_FIELDS) {
+        return NGX_DECLINED;
+    }
+
+    record->suspended = ngx_mail_policy_auth_field_suspends(
+                                  &values[NGX_MAIL_POLICY_AUTH_REDIS_STATUS]);
+
+    if (ngx_mail_policy_auth_redis_password(auth,
+                          &values[NGX_MAIL_POLICY_AUTH_REDIS_PASSWORD], record)
+        != NGX_OK
+        || ngx_mail_policy_auth_redis_relay(auth,
+                          &values[NGX_MAIL_POLICY_AUTH_REDIS_RELAY], record)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_mail_policy_auth_redis_senders(auth,
+                          &values[NGX_MAIL_POLICY_AUTH_REDIS_SENDERS], record);
+    ngx_mail_policy_auth_redis_message(auth,
+                          &values[NGX_MAIL_POLICY_AUTH_REDIS_MESSAGE], record);
+
+    return NGX_OK;
+}
+
+
+/*
+ * The mechanism decides what a record without a password is good for.  Who is
+ * suspended is so, whatever stands there.
+ */
+
+static ngx_int_t
+ngx_mail_policy_auth_redis_password(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *password, ngx_mail_policy_auth_record_t *record)
+{
     if (password->data == NULL) {
-        return record->suspended ? NGX_OK : NGX_DECLINED;
+        return NGX_OK;
     }
 
     if (ngx_mail_policy_crypt_check(password) == NGX_OK) {
@@ -244,8 +304,8 @@ ngx_mail_policy_auth_redis_judge(ngx_mail_policy_auth_t *auth,
     }
 
     ngx_mail_policy_auth_redis_unreadable(auth,
-                        "has a password of an unknown format, incomplete or "
-                        "too costly, expected " NGX_MAIL_POLICY_CRYPT_FORMATS);
+                       "has a password of an unknown format, incomplete or "
+                       "too costly, expected " NGX_MAIL_POLICY_CRYPT_FORMATS);
     return NGX_ERROR;
 }
 
@@ -282,28 +342,102 @@ ngx_mail_policy_auth_redis_senders(ngx_mail_policy_auth_t *auth,
 }
 
 
+/* rather no login than mail that goes where it is not meant to */
+
+static ngx_int_t
+ngx_mail_policy_auth_redis_relay(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *relay, ngx_mail_policy_auth_record_t *record)
+{
+    if (relay->data == NULL || relay->len == 0) {
+        return NGX_OK;
+    }
+
+    if (!ngx_mail_policy_auth_field_relay(relay)) {
+        ngx_mail_policy_auth_redis_unreadable(auth,
+                        "has a relay that is neither \"host:port\" nor the "
+                        "name of an \"upstream\"");
+        return NGX_ERROR;
+    }
+
+    record->relay = *relay;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_auth_redis_message(ngx_mail_policy_auth_t *auth,
+    ngx_str_t *message, ngx_mail_policy_auth_record_t *record)
+{
+    if (message->data == NULL || message->len == 0) {
+        return;
+    }
+
+    if (!ngx_mail_policy_auth_field_message(message)) {
+        ngx_mail_policy_auth_redis_unreadable(auth,
+                        "has a message that is not 1 to 200 printable "
+                        "characters of ASCII, it is not used");
+        return;
+    }
+
+    record->message = *message;
+}
+
+
 static void
 ngx_mail_policy_auth_redis_remember(ngx_mail_policy_auth_redis_t *redis,
     ngx_str_t *hash)
 {
-    size_t  len;
+    ngx_mail_policy_crypt_kind_e     kind;
+    ngx_mail_policy_auth_setting_t  *setting;
 
-    len = ngx_mail_policy_crypt_setting(hash);
-
-    if (len > NGX_MAIL_POLICY_AUTH_SETTING) {
-        return;
-    }
+    kind = ngx_mail_policy_crypt_kind(hash);
 
     /* among hashes, the odd password in clear shall not set the time */
 
-    if (redis->setting_len && redis->setting[0] == '$'
-        && hash->data[0] != '$')
+    setting = &redis->passwords;
+
+    if (setting->len == 0 || setting->data[0] != '$'
+        || kind == NGX_MAIL_POLICY_CRYPT_PASSWORD)
+    {
+        ngx_mail_policy_auth_redis_set(setting, hash);
+    }
+
+    setting = &redis->keys;
+
+    if (kind == NGX_MAIL_POLICY_CRYPT_KEYS
+        || (kind == NGX_MAIL_POLICY_CRYPT_CLEAR
+            && (setting->len == 0
+                || setting->data[1] == NGX_MAIL_POLICY_CRYPT_PLAIN[1])))
+    {
+        ngx_mail_policy_auth_redis_set(setting, hash);
+    }
+}
+
+
+static void
+ngx_mail_policy_auth_redis_set(ngx_mail_policy_auth_setting_t *setting,
+    ngx_str_t *hash)
+{
+    size_t   len;
+    u_char  *p;
+
+    len = ngx_mail_policy_crypt_setting(hash);
+
+    if (len > NGX_MAIL_POLICY_AUTH_SETTING
+              - (sizeof(NGX_MAIL_POLICY_CRYPT_NO_KEYS) - 1))
     {
         return;
     }
 
-    ngx_memcpy(redis->setting, hash->data, len);
-    redis->setting_len = len;
+    p = ngx_cpymem(setting->data, hash->data, len);
+
+    if (ngx_mail_policy_crypt_kind(hash) == NGX_MAIL_POLICY_CRYPT_KEYS) {
+        p = ngx_cpymem(p, NGX_MAIL_POLICY_CRYPT_NO_KEYS,
+                       sizeof(NGX_MAIL_POLICY_CRYPT_NO_KEYS) - 1);
+    }
+
+    setting->len = p - setting->data;
 }
 
 
@@ -344,11 +478,19 @@ ngx_mail_policy_auth_redis_dummy(ngx_mail_policy_auth_t *auth, void *data,
 {
     ngx_mail_policy_auth_redis_t *redis = data;
 
-    if (redis->setting_len == 0) {
-        ngx_str_set(hash, NGX_MAIL_POLICY_CRYPT_DEFAULT);
+    ngx_mail_policy_crypt_kind_e     kind;
+    ngx_mail_policy_auth_setting_t  *setting;
+
+    kind = ngx_mail_policy_auth_field_kind(auth->method);
+
+    setting = (kind == NGX_MAIL_POLICY_CRYPT_PASSWORD) ? &redis->passwords
+                                                       : &redis->keys;
+
+    if (kind == NGX_MAIL_POLICY_CRYPT_CLEAR || setting->len == 0) {
+        ngx_mail_policy_auth_field_dummy(kind, hash);
         return;
     }
 
-    hash->data = redis->setting;
-    hash->len = redis->setting_len;
+    hash->data = setting->data;
+    hash->len = setting->len;
 }
