@@ -21,7 +21,8 @@ export PATH LC_ALL=C.UTF-8
 PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
     libjansson-dev libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
 PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 gsasl perl
-    libio-socket-ssl-perl libnet-ssleay-perl openssl"
+    libio-socket-ssl-perl libnet-ssleay-perl openssl python3-jwt
+    python3-cryptography"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"
 PACKAGES_FUZZ="clang libclang-rt-dev"

@@ -160,6 +160,10 @@ ngx_str_t *ngx_mail_policy_auth_name(ngx_uint_t method);
 ngx_mail_policy_auth_conf_t *ngx_mail_policy_auth_conf(ngx_conf_t *cf,
     ngx_mail_policy_store_t *store);
 
+/* the directive "policy_auth_jwt name keys=path ..." */
+char *ngx_mail_policy_auth_jwt_set(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /* 1 if "off" */
 ngx_uint_t ngx_mail_policy_auth_off(ngx_mail_policy_auth_conf_t *conf);
 

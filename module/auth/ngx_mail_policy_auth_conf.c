@@ -133,21 +133,26 @@ ngx_mail_policy_auth_conf_kind(ngx_conf_t *cf,
         return ngx_mail_policy_auth_http(cf, value, provider);
     }
 
+    if (ngx_strncmp(value->data, "jwt:", 4) == 0) {
+        return ngx_mail_policy_auth_jwt(cf, value, provider);
+    }
+
     if (ngx_strcmp(value->data, "relay") == 0
-        || ngx_strncmp(value->data, "dovecot:", 8) == 0
-        || ngx_strncmp(value->data, "jwt:", 4) == 0)
+        || ngx_strncmp(value->data, "dovecot:", 8) == 0)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "provider \"%V\" of \"policy_auth\" is not "
                            "supported by this version, use \"redis\", "
-                           "\"file:/path\" or \"http://host/uri\"", value);
+                           "\"file:/path\", \"http://host/uri\" or "
+                           "\"jwt:name\"", value);
         return NGX_ERROR;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "unknown provider \"%V\" in \"policy_auth\", "
                        "must be \"redis\", \"file:/path\", "
-                       "\"http://host/uri\" or \"off\"", value);
+                       "\"http://host/uri\", \"jwt:name\" or \"off\"",
+                       value);
 
     return NGX_ERROR;
 }

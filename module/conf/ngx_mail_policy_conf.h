@@ -127,6 +127,7 @@ typedef struct {
     ngx_array_t                   values;       /* compiled, to be resolved */
     ngx_array_t                   log_formats;  /* ..._log_format_t * */
     ngx_array_t                   auths;        /* ..._auth_conf_t * */
+    ngx_array_t                   auth_jwts;    /* auth/'s own */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
     unsigned                      used:1;       /* a server has "policy on",

@@ -143,6 +143,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_auth_jwt"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_auth_jwt_set,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_auth_plaintext"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,
@@ -392,6 +399,8 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
 
     if (ngx_array_init(&mcf->lookups, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->auths, cf->pool, 4, sizeof(void *)) != NGX_OK
+        || ngx_array_init(&mcf->auth_jwts, cf->pool, 4, sizeof(void *))
+           != NGX_OK
         || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->log_formats, cf->pool, 4, sizeof(void *))
            != NGX_OK)
