@@ -96,19 +96,17 @@ sub serve {
     my ($self, $listener) = @_;
 
     my %children;
+    my $stopped = 0;
     my $parent = getppid();
 
     local $SIG{CHLD} = 'IGNORE';
-    local $SIG{TERM} = sub {
-        kill('KILL', keys %children);
-        POSIX::_exit(0);
-    };
+    local $SIG{TERM} = sub { $stopped = 1 };
 
-    while (getppid() == $parent) {
+    while (!$stopped && getppid() == $parent) {
         my $vector = '';
 
         vec($vector, fileno($listener), 1) = 1;
-        next if select($vector, undef, undef, 1) <= 0;
+        next if select($vector, undef, undef, 0.2) <= 0;
 
         my $socket = $listener->accept() or next;
 
