@@ -20,8 +20,6 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
-#include <openssl/evp.h>
-
 #include "ngx_mail_policy_auth_field.h"
 #include "ngx_mail_policy_auth_provider.h"
 #include "ngx_mail_policy_auth_users.h"
@@ -133,26 +131,16 @@ static void
 ngx_mail_policy_auth_file_dummy(ngx_mail_policy_auth_t *auth, void *data,
     ngx_str_t *hash)
 {
-    uint32_t                      point;
     ngx_mail_policy_crypt_kind_e  kind;
-    u_char                        digest[EVP_MAX_MD_SIZE];
 
     kind = ngx_mail_policy_auth_field_kind(auth->method);
 
-    if (ngx_mail_policy_auth_hmac(auth, "file", &auth->login, digest)
-        == NGX_OK)
+    if (ngx_mail_policy_auth_users_pick(ngx_mail_policy_watch_table(data),
+                                        kind, auth->point, hash)
+        != NGX_OK)
     {
-        ngx_memcpy(&point, digest, sizeof(uint32_t));
-
-        if (ngx_mail_policy_auth_users_pick(ngx_mail_policy_watch_table(data),
-                                            kind, point, hash)
-            == NGX_OK)
-        {
-            return;
-        }
+        ngx_mail_policy_auth_field_dummy(kind, hash);
     }
-
-    ngx_mail_policy_auth_field_dummy(kind, hash);
 }
 
 

@@ -138,6 +138,7 @@ struct ngx_mail_policy_auth_s {
     ngx_str_t                         authzid;  /* that the client asked for;
                                                    empty: none */
     ngx_str_t                         salt;     /* CRAM-MD5: our challenge */
+    uint32_t                          point;    /* of login, for dummy() */
 
     ngx_mail_policy_auth_told_t       told;     /* what is to be said; what
                                                    its texts point to is on

@@ -438,14 +438,15 @@ ngx_mail_policy_mech_scram_decode(ngx_mail_policy_auth_t *auth,
     size_t                         n;
     mpol_scram_secret_t            secret;
     ngx_mail_policy_mech_scram_t  *ctx;
-    u_char                         buf[NGX_MAIL_POLICY_SCRAM_SALT + 4];
+    u_char                         buf[NGX_MAIL_POLICY_SCRAM_HASH + 4];
+    u_char                         salt[NGX_MAIL_POLICY_SCRAM_SALT + 4];
 
     ctx = auth->ctx;
 
     n = sizeof(NGX_MAIL_POLICY_CRYPT_SCRAM) - 1;
 
     if (mpol_scram_secret(hash->data + n, hash->len - n, &secret) != MPOL_OK
-        || mpol_base64_decode(secret.salt.data, secret.salt.len, buf, &n)
+        || mpol_base64_decode(secret.salt.data, secret.salt.len, salt, &n)
            != MPOL_OK)
     {
         return NGX_ERROR;
@@ -453,7 +454,6 @@ ngx_mail_policy_mech_scram_decode(ngx_mail_policy_auth_t *auth,
 
     ctx->iterations = secret.iterations;
     ctx->salt_len = n;
-    ngx_memcpy(ctx->salt, buf, n);
 
     if (mpol_base64_decode(secret.stored.data, secret.stored.len, buf, &n)
         != MPOL_OK)
@@ -473,9 +473,20 @@ ngx_mail_policy_mech_scram_decode(ngx_mail_policy_auth_t *auth,
 
     ngx_explicit_memzero(buf, sizeof(buf));
 
-    /* somebody else's: of it, only what it costs may show */
+    /*
+     * Of somebody else's, only what it costs may show.  AUTH-15: the salt
+     * that is made takes a tenth of the time, so it is made for all.
+     */
 
-    return auth->refuse ? ngx_mail_policy_mech_scram_salt(auth) : NGX_OK;
+    if (ngx_mail_policy_mech_scram_salt(auth) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (!auth->refuse) {
+        ngx_memcpy(ctx->salt, salt, ctx->salt_len);
+    }
+
+    return NGX_OK;
 }
 
 
