@@ -136,7 +136,8 @@ ngx_mail_policy_watch_look_fd(ngx_mail_policy_watch_look_t *look, ngx_fd_t fd,
         age = ngx_mail_policy_watch_age(&look->stat.mtime);
 
         if (look->again && age >= 0 && age < NGX_MAIL_POLICY_WATCH_STILL) {
-            ngx_msleep(NGX_MAIL_POLICY_WATCH_STILL - age);
+            age = NGX_MAIL_POLICY_WATCH_STILL - age;
+            ngx_msleep(age);
             continue;
         }
 
