@@ -191,7 +191,7 @@ bad("policy_auth $_", "policy_auth $_;",
     for qw(ldap file: Redis);
 bad("policy_auth $_", "policy_auth $_;",
     qr/provider "$_" of "policy_auth" is not supported by this version, use/)
-    for qw(relay dovecot:unix:x);
+    for qw(dovecot:unix:x);
 bad("policy_auth $_", "$REDIS policy_auth $_;",
     qr/"policy_auth off" takes no providers/) for 'off redis', 'redis off';
 bad('policy_auth redis redis', "$REDIS policy_auth redis redis;",

@@ -137,22 +137,25 @@ ngx_mail_policy_auth_conf_kind(ngx_conf_t *cf,
         return ngx_mail_policy_auth_jwt(cf, value, provider);
     }
 
-    if (ngx_strcmp(value->data, "relay") == 0
-        || ngx_strncmp(value->data, "dovecot:", 8) == 0)
+    if (ngx_strcmp(value->data, "relay") == 0) {
+        return ngx_mail_policy_auth_relay(cf, provider);
+    }
+
+    if (ngx_strncmp(value->data, "dovecot:", 8) == 0)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "provider \"%V\" of \"policy_auth\" is not "
                            "supported by this version, use \"redis\", "
-                           "\"file:/path\", \"http://host/uri\" or "
-                           "\"jwt:name\"", value);
+                           "\"file:/path\", \"http://host/uri\", "
+                           "\"jwt:name\" or \"relay\"", value);
         return NGX_ERROR;
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "unknown provider \"%V\" in \"policy_auth\", "
                        "must be \"redis\", \"file:/path\", "
-                       "\"http://host/uri\", \"jwt:name\" or \"off\"",
-                       value);
+                       "\"http://host/uri\", \"jwt:name\", \"relay\" or "
+                       "\"off\"", value);
 
     return NGX_ERROR;
 }
@@ -196,6 +199,24 @@ ngx_mail_policy_auth_routes(ngx_mail_policy_auth_conf_t *conf)
 
     for (i = 0; i < conf->providers.nelts; i++) {
         if (provider[i].routes) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_uint_t
+ngx_mail_policy_auth_asks(ngx_mail_policy_auth_conf_t *conf)
+{
+    ngx_uint_t                        i;
+    ngx_mail_policy_auth_provider_t  *provider;
+
+    provider = conf->providers.elts;
+
+    for (i = 0; i < conf->providers.nelts; i++) {
+        if (provider[i].asks) {
             return 1;
         }
     }

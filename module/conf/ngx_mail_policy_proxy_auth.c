@@ -18,6 +18,10 @@
 #endif
 
 
+static ngx_int_t ngx_mail_policy_proxy_auth_asked(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *pscf);
+static ngx_int_t ngx_mail_policy_proxy_auth_client(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *pscf);
 static ngx_uint_t ngx_mail_policy_proxy_auth_used(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf);
 
@@ -77,7 +81,7 @@ ngx_int_t
 ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf)
 {
-    ngx_uint_t                     login;
+    ngx_uint_t                     login, asks;
     ngx_mail_core_srv_conf_t      *cscf;
     ngx_mail_policy_srv_conf_t    *pscf;
     ngx_mail_policy_relay_conf_t  *relay;
@@ -99,16 +103,34 @@ ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    /* of the groups, the one that all mail goes to */
-
     pscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_policy_module);
+
+    asks = ngx_mail_policy_auth_asks(pscf->auth);
+
+    if (asks && ngx_mail_policy_proxy_auth_asked(cf, pscf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* whom a relay has let in, it is to know again */
+
+    if (asks && relay->login == NULL) {
+        relay->client_login = 1;
+    }
+
+    if (relay->client_login
+        && ngx_mail_policy_proxy_auth_client(cf, pscf) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* of the groups, the one that all mail goes to */
 
     login = relay->login || (pscf->upstream && pscf->upstream->login);
 
     /* passwords on the wire need TLS, or a word that they do not */
 
     if (relay->ssl == NULL && !conf->auth_plaintext
-        && (relay->client_login
+        && (relay->client_login || asks
             || (login
                 && !(conf->auth_methods & (MPOL_AUTH_CRAM_MD5
                                            |MPOL_AUTH_SCRAM_SHA_256)))))
@@ -117,7 +139,8 @@ ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
                       "\"%s\" needs TLS to send a password to a relay: write "
                       "\"proxy_starttls required;\" or \"proxy_ssl on;\", or "
                       "\"proxy_auth_plaintext on;\" for server in %s:%ui",
-                      relay->client_login ? "proxy_smtp_auth" : "proxy_auth",
+                      asks ? "policy_auth relay"
+                      : relay->client_login ? "proxy_smtp_auth" : "proxy_auth",
                       cscf->file_name, cscf->line);
         return NGX_ERROR;
     }
@@ -140,6 +163,86 @@ ngx_mail_policy_proxy_auth_init(ngx_conf_t *cf,
     }
 
     return NGX_OK;
+}
+
+
+/* "policy_auth relay": where to ask must be known before MAIL */
+
+static ngx_int_t
+ngx_mail_policy_proxy_auth_asked(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *pscf)
+{
+    ngx_mail_core_srv_conf_t    *cscf;
+    ngx_mail_policy_upstream_t  *upstream;
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+    upstream = pscf->upstream;
+
+    if (pscf->route && pscf->route->phase > NGX_MAIL_POLICY_AT_AUTH) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"policy_auth relay\" asks a relay before there is a "
+                      "sender or a recipient, which \"proxy_pass %V\" needs: "
+                      "write one of the client and the login alone, as of "
+                      "$sasl_username, for server in %s:%ui",
+                      &pscf->route->text, cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (pscf->route && pscf->route == pscf->auth_route) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"policy_auth relay\" asks a relay before there is "
+                      "an $auth_relay: write a \"proxy_pass\" for server in "
+                      "%s:%ui", cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    if (upstream && upstream->key
+        && upstream->key->phase > NGX_MAIL_POLICY_AT_AUTH)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"policy_auth relay\" asks a relay before there is a "
+                      "sender or a recipient, which \"hash %V\" of upstream "
+                      "\"%V\" needs: write \"hash $sasl_username;\", or "
+                      "\"least_conn;\", for server in %s:%ui",
+                      &upstream->key->text, &upstream->name,
+                      cscf->file_name, cscf->line);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* who has said no password has none that a relay could be told */
+
+static ngx_int_t
+ngx_mail_policy_proxy_auth_client(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *pscf)
+{
+    u_char                    *last;
+    ngx_uint_t                 methods;
+    ngx_mail_core_srv_conf_t  *cscf;
+    u_char                     names[NGX_MAIL_POLICY_AUTH_NAMES];
+
+    methods = pscf->auth_methods & ~(NGX_MAIL_POLICY_METHODS_PASSWORD
+                                     |NGX_MAIL_POLICY_METHODS_TOKEN);
+
+    if (methods == 0 || ngx_mail_policy_auth_off(pscf->auth)) {
+        return NGX_OK;
+    }
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    last = ngx_mail_policy_auth_names(names, methods);
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "a client that logs in by%*s says no password that a relay "
+                  "could be told: leave that out of \"policy_auth_methods\", "
+                  "or write \"proxy_auth name file:/path;\", for server in "
+                  "%s:%ui", (size_t) (last - names), names,
+                  cscf->file_name, cscf->line);
+
+    return NGX_ERROR;
 }
 
 

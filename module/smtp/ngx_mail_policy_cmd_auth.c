@@ -179,6 +179,9 @@ ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     client->attempt++;
     client->cache = s->conf->passwords;
     client->remember = s->conf->auth_cache;
+    client->ask_relay = ngx_mail_policy_asking_start;
+    client->cancel_relay = ngx_mail_policy_asking_cancel;
+    client->data = s;
 
     s->auth_checked = 0;
     s->auth_failed = 0;
@@ -455,6 +458,13 @@ ngx_mail_policy_auth_ended(ngx_mail_policy_session_t *s,
     if (told->rc == NGX_OK && ngx_mail_policy_auth_keep(s, told) != NGX_OK) {
         told->rc = NGX_ERROR;
         ngx_str_null(&told->reply);
+    }
+
+    if (told->rc == NGX_OK) {
+        ngx_mail_policy_asking_won(s);
+
+    } else {
+        ngx_mail_policy_asking_end(s);
     }
 
     switch (told->rc) {

@@ -194,7 +194,7 @@ ngx_mail_policy_session_process(ngx_mail_policy_session_t *s)
             break;
 
         default:
-            rc = NGX_AGAIN;
+            rc = ngx_mail_policy_asking_wait(s);
         }
 
         if (rc == NGX_DONE) {
@@ -477,7 +477,7 @@ ngx_mail_policy_session_wait(ngx_mail_policy_session_t *s)
      * have theirs, the thread that hashes a password has none.
      */
 
-    if (!owed && (s->auth == NULL || !s->auth_checked)) {
+    if (!owed && (s->auth == NULL || !s->auth_checked || s->asking)) {
         if (c->read->timer_set) {
             ngx_del_timer(c->read);
         }
@@ -639,7 +639,7 @@ static void
 ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
 {
     ngx_mail_policy_auth_abort(s);
-
+    ngx_mail_policy_asking_end(s);
     ngx_mail_policy_session_dismiss(s);
 
     ngx_queue_init(&s->dues);

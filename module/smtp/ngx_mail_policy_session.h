@@ -74,6 +74,7 @@ typedef enum {
 
 typedef struct ngx_mail_policy_session_s      ngx_mail_policy_session_t;
 typedef struct ngx_mail_policy_transaction_s  ngx_mail_policy_transaction_t;
+typedef struct ngx_mail_policy_asking_s       ngx_mail_policy_asking_t;
 
 
 /* a reply that is due to the client, in the order of the commands */
@@ -241,6 +242,7 @@ struct ngx_mail_policy_session_s {
     ngx_event_t                     auth_delay;     /* of the next reply */
     ngx_uint_t                      auth_failures;
     u_char                         *auth_reply;     /* while it is delayed */
+    ngx_mail_policy_asking_t       *asking; /* a relay about it, or NULL */
     ngx_str_t                       senders;    /* the login's, if asked */
     u_char                          auth_tags[2 * NGX_MAIL_POLICY_AUTH_TAG];
     ngx_str_t                       net;    /* the client's; empty until the
@@ -483,6 +485,10 @@ ngx_int_t ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t);
 ngx_mail_policy_peer_t *ngx_mail_policy_next_peer(
     ngx_mail_policy_balance_t *balance, ngx_connection_t *c);
 
+/* a ready connection that was somebody else's is the session's from now on */
+void ngx_mail_policy_transaction_adopt(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_relay_t *relay, ngx_mail_policy_upstream_t *upstream);
+
 /*
  * What is passed to the next relay.  try: one is asked; reset: another group,
  * or all of it anew; allowed: 1 if a failure of this kind, one of
@@ -528,6 +534,19 @@ void ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt,
     ngx_uint_t status, ngx_str_t *text);
 void ngx_mail_policy_rcpts_refuse(ngx_mail_policy_transaction_t *t,
     ngx_uint_t status, ngx_str_t *text);
+
+/*
+ * "policy_auth relay".  start, cancel: as ask_relay and cancel_relay in
+ * ..._auth.h, data is the session.  Of a login that a relay has let in: won,
+ * the session is logged in, and has the relay; end, it is not.  wait: octets
+ * of the client have come, or its end: NGX_AGAIN, NGX_DONE (the session is
+ * gone).  All may be called where nothing was asked.
+ */
+void ngx_mail_policy_asking_start(void *data, ngx_mail_policy_auth_t *auth);
+void ngx_mail_policy_asking_cancel(void *data);
+void ngx_mail_policy_asking_won(ngx_mail_policy_session_t *s);
+void ngx_mail_policy_asking_end(ngx_mail_policy_session_t *s);
+ngx_int_t ngx_mail_policy_asking_wait(ngx_mail_policy_session_t *s);
 
 /*
  * The group that "proxy_pass" names: for the transaction, or for a recipient

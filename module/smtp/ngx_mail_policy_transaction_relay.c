@@ -186,6 +186,19 @@ ngx_mail_policy_transaction_open(ngx_mail_policy_transaction_t *t,
 }
 
 
+void
+ngx_mail_policy_transaction_adopt(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_relay_t *relay, ngx_mail_policy_upstream_t *upstream)
+{
+    relay->envelope = &s->envelope;
+    relay->handlers = &ngx_mail_policy_relay_handlers;
+    relay->data = s;
+
+    s->relay = relay;
+    s->relay_upstream = upstream;
+}
+
+
 static void
 ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
     void *tag, mpol_reply_t *reply)

@@ -8,7 +8,7 @@ package MailPolicy::Relay;
 #     $relay->set(rcpt => undef);
 #
 # Stages: connect tls greeting ehlo starttls xclient auth mail rcpt data bdat body dot
-# rset noop quit; bdat is the reply to a chunk, dot that to the end of the
+# rset noop quit; auth is the last reply to AUTH, challenge one of its 334; bdat is the reply to a chunk, dot that to the end of the
 # message, "BDAT n LAST" as well.  Actions:
 #
 #     '450 4.2.0 text'        that reply (421 closes behind it)

@@ -77,7 +77,8 @@ sub xoauth2 {
     my ($self, $response) = @_;
 
     my ($user, $token)
-        = $response =~ /^user=([^\1]+)\1auth=Bearer ([^\1]+)\1\1\z/ or return 'no';
+        = $response =~ /^user=([^\cA]+)\cAauth=Bearer ([^\cA]+)\cA\cA\z/
+        or return 'no';
 
     $self->{sorry} = '';
     return $self->token($user, $token);
@@ -87,7 +88,8 @@ sub oauthbearer {
     my ($self, $response) = @_;
 
     my ($user, $token)
-        = $response =~ /^n,a=([^,]+),\1auth=Bearer ([^\1]+)\1\1\z/ or return 'no';
+        = $response =~ /^n,a=([^,]+),\cAauth=Bearer ([^\cA]+)\cA\cA\z/
+        or return 'no';
 
     $user =~ s/=2C/,/g;
     $user =~ s/=3D/=/g;

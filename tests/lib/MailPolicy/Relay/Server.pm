@@ -853,8 +853,8 @@ sub auth_answer {
         $self->fault($c, $c->{sasl}{fault}) if $c->{sasl}{fault};
 
         if ($what eq 'challenge') {
-            delete $c->{awaited};
-            $self->reply($c, '334 ' . encode_base64($text, ''));
+            $self->answer($c, 'challenge', $response // '',
+                '334 ' . encode_base64($text, ''));
             return;
         }
 
