@@ -190,8 +190,10 @@ bad("policy_auth $_", "policy_auth $_;",
     qr/unknown provider "$_" in "policy_auth", must be "redis", "file:/)
     for qw(ldap file: Redis);
 bad("policy_auth $_", "policy_auth $_;",
-    qr/provider "$_" of "policy_auth" is not supported by this version, use/)
-    for qw(dovecot:unix:x);
+    qr/provider "$_" in "policy_auth", it must be "dovecot:unix:\/path"/)
+    for qw(dovecot: dovecot:/x dovecot:unix: dovecot:unix:x dovecot:inet:x);
+bad('policy_auth dovecot, a long path', 'policy_auth dovecot:unix:/'
+    . 'x' x 200 . ';', qr/too long path in the unix domain socket in "dovecot/);
 bad("policy_auth $_", "$REDIS policy_auth $_;",
     qr/"policy_auth off" takes no providers/) for 'off redis', 'redis off';
 bad('policy_auth redis redis', "$REDIS policy_auth redis redis;",

@@ -50,6 +50,8 @@ typedef struct {
 
 static ngx_mail_policy_auth_method_t *ngx_mail_policy_auth_find_method(
     ngx_uint_t method);
+static ngx_mail_policy_mech_t *ngx_mail_policy_auth_mech(
+    ngx_mail_policy_auth_t *auth);
 static ngx_int_t ngx_mail_policy_auth_point(ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth);
 static ngx_int_t ngx_mail_policy_auth_remember(ngx_mail_policy_auth_t *auth,
@@ -175,8 +177,8 @@ ngx_mail_policy_auth_create(ngx_mail_policy_auth_conf_t *conf,
 
     auth->pool = pool;
     auth->conf = conf;
-    auth->mech = ngx_mail_policy_auth_find_method(method)->mech;
     auth->method = method;
+    auth->mech = ngx_mail_policy_auth_mech(auth);
     auth->client = client;
     auth->log = log;
     auth->handler = handler;
@@ -187,6 +189,36 @@ ngx_mail_policy_auth_create(ngx_mail_policy_auth_conf_t *conf,
     auth->event.log = ngx_cycle->log;
 
     return auth;
+}
+
+
+/* the first provider that has the method decides who speaks it */
+
+static ngx_mail_policy_mech_t *
+ngx_mail_policy_auth_mech(ngx_mail_policy_auth_t *auth)
+{
+    ngx_uint_t                        i;
+    ngx_mail_policy_auth_provider_t  *provider;
+
+    provider = auth->conf->providers.elts;
+
+    for (i = 0; i < auth->conf->providers.nelts; i++) {
+
+        if (!(provider[i].methods & auth->method)) {
+            continue;
+        }
+
+        if (provider[i].dialogues & auth->method) {
+            auth->current = i;
+            auth->provider = &provider[i];
+
+            return &ngx_mail_policy_mech_dialogue;
+        }
+
+        break;
+    }
+
+    return ngx_mail_policy_auth_find_method(auth->method)->mech;
 }
 
 
@@ -424,6 +456,13 @@ ngx_mail_policy_auth_find(ngx_mail_policy_auth_t *auth)
 void
 ngx_mail_policy_auth_next(ngx_mail_policy_auth_t *auth)
 {
+    /* should one of the others have no answer, that is what is told */
+
+    if (auth->told.reply.len) {
+        auth->refusal = auth->told.reply;
+        ngx_str_null(&auth->told.reply);
+    }
+
     auth->current++;
 
     ngx_mail_policy_auth_find(auth);
@@ -443,6 +482,7 @@ ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth)
 
     auth->refuse = 1;
     auth->suspended = 0;
+    auth->told.reply = auth->refusal;
 
     provider = auth->conf->providers.elts;
 

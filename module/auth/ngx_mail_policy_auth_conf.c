@@ -141,21 +141,15 @@ ngx_mail_policy_auth_conf_kind(ngx_conf_t *cf,
         return ngx_mail_policy_auth_relay(cf, provider);
     }
 
-    if (ngx_strncmp(value->data, "dovecot:", 8) == 0)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "provider \"%V\" of \"policy_auth\" is not "
-                           "supported by this version, use \"redis\", "
-                           "\"file:/path\", \"http://host/uri\", "
-                           "\"jwt:name\" or \"relay\"", value);
-        return NGX_ERROR;
+    if (ngx_strncmp(value->data, "dovecot:", 8) == 0) {
+        return ngx_mail_policy_auth_dovecot(cf, value, provider);
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "unknown provider \"%V\" in \"policy_auth\", "
                        "must be \"redis\", \"file:/path\", "
-                       "\"http://host/uri\", \"jwt:name\", \"relay\" or "
-                       "\"off\"", value);
+                       "\"dovecot:unix:/path\", \"http://host/uri\", "
+                       "\"jwt:name\", \"relay\" or \"off\"", value);
 
     return NGX_ERROR;
 }

@@ -156,6 +156,8 @@ struct ngx_mail_policy_auth_s {
                                                    for */
     ngx_mail_policy_crypt_t          *crypt;    /* while one is under way */
     ngx_str_t                         message;  /* of a suspended login */
+    ngx_str_t                         refusal;  /* reply of a provider that
+                                                   said no */
 
     ngx_mail_policy_auth_event_e      what;
     ngx_event_t                       event;
@@ -228,6 +230,9 @@ extern ngx_mail_policy_mech_t  ngx_mail_policy_mech_scram;
 extern ngx_mail_policy_mech_t  ngx_mail_policy_mech_xoauth2;
 extern ngx_mail_policy_mech_t  ngx_mail_policy_mech_oauthbearer;
 extern ngx_mail_policy_mech_t  ngx_mail_policy_mech_external;
+
+/* instead of one of these, where a provider is to speak it */
+extern ngx_mail_policy_mech_t  ngx_mail_policy_mech_dialogue;
 
 
 /*

@@ -67,6 +67,8 @@ static ngx_int_t ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to,
     ngx_str_t *from);
 static ngx_int_t ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
+static char *ngx_mail_policy_auth_text(ngx_mail_policy_session_t *s,
+    ngx_str_t *reply, char *usual);
 static void ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
     ngx_mail_policy_auth_told_t *told);
 static ngx_msec_t ngx_mail_policy_auth_wait(ngx_mail_policy_session_t *s,
@@ -488,9 +490,33 @@ ngx_mail_policy_auth_ended(ngx_mail_policy_session_t *s,
         ngx_mail_policy_check_give_back(&s->check);
 
         s->auth_login.len = 0;
-        ngx_mail_policy_reply(s, NGX_MAIL_POLICY_AUTH_LATER);
+        ngx_mail_policy_reply(s, ngx_mail_policy_auth_text(s, &told->reply,
+                                                NGX_MAIL_POLICY_AUTH_LATER));
         ngx_mail_policy_session_resume(s);
     }
+}
+
+
+/* a provider's own reply; it is gone with the auth */
+
+static char *
+ngx_mail_policy_auth_text(ngx_mail_policy_session_t *s, ngx_str_t *reply,
+    char *usual)
+{
+    u_char  *text;
+
+    if (reply->len == 0) {
+        return usual;
+    }
+
+    text = ngx_pnalloc(s->connection->pool, reply->len + 1);
+    if (text == NULL) {
+        return usual;
+    }
+
+    (void) ngx_cpystrn(text, reply->data, reply->len + 1);
+
+    return (char *) text;
 }
 
 
@@ -625,33 +651,24 @@ static void
 ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
     ngx_mail_policy_auth_told_t *told)
 {
-    u_char      *reply;
+    char        *reply;
     ngx_msec_t   wait;
 
     s->auth_failures++;
     s->auth_login.len = 0;
 
-    reply = (u_char *) NGX_MAIL_POLICY_AUTH_INVALID;
-
-    if (told->reply.len) {
-        reply = ngx_pnalloc(s->connection->pool, told->reply.len + 1);
-        if (reply == NULL) {
-            reply = (u_char *) NGX_MAIL_POLICY_AUTH_INVALID;
-
-        } else {
-            (void) ngx_cpystrn(reply, told->reply.data, told->reply.len + 1);
-        }
-    }
+    reply = ngx_mail_policy_auth_text(s, &told->reply,
+                                      NGX_MAIL_POLICY_AUTH_INVALID);
 
     wait = ngx_mail_policy_auth_wait(s, told->wait);
 
     if (wait == 0) {
-        ngx_mail_policy_session_error(s, (char *) reply);
+        ngx_mail_policy_session_error(s, reply);
         ngx_mail_policy_session_resume(s);
         return;
     }
 
-    s->auth_reply = reply;
+    s->auth_reply = (u_char *) reply;
     s->reading = NGX_MAIL_POLICY_READ_NOTHING;
 
     s->auth_delay.handler = ngx_mail_policy_auth_delay_handler;
