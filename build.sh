@@ -22,7 +22,7 @@ PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
     libjansson-dev libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
 PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 gsasl perl
     libio-socket-ssl-perl libnet-ssleay-perl openssl python3-jwt
-    python3-cryptography"
+    python3-cryptography dovecot-core"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"
 PACKAGES_FUZZ="clang libclang-rt-dev"
@@ -120,15 +120,15 @@ is_installed()
 
 install_packages()
 {
-    local service new_services=""
+    local package new_services=""
 
     find_root_helper "$@"
 
     say "installing packages: $*"
 
-    for service in nginx redis-server postfix; do
-        if ! is_installed "$service"; then
-            new_services="$new_services $service"
+    for package in nginx redis-server postfix dovecot-core; do
+        if ! is_installed "$package"; then
+            new_services="$new_services $package"
         fi
     done
 
@@ -154,9 +154,9 @@ install_packages()
     allow_services
     trap - EXIT
 
-    for service in $new_services; do
-        if is_installed "$service"; then
-            disable_service "$service"
+    for package in $new_services; do
+        if is_installed "$package"; then
+            disable_service "${package%-core}"
         fi
     done
 }
