@@ -55,6 +55,8 @@ my %MECHANISM = (
 # a hash takes its time, and is the same each time
 my %SALTED;
 
+my $remembered = 0;
+
 
 sub new {
     my ($class, $mechanism, %option) = @_;
@@ -261,7 +263,8 @@ sub scram_final {
     $self->{signature} = hmac_sha256($messages,
         hmac_sha256('Server Key', $salted));
 
-    remember($proof, encode_base64($proof, ''));
+    # of the first ones: to look for hundreds of them takes minutes
+    remember($proof, encode_base64($proof, '')) if $remembered++ < 3;
 
     return "$without,p=" . encode_base64($proof, '');
 }
