@@ -218,7 +218,9 @@ static void
 ngx_mail_policy_mech_password_verify(ngx_mail_policy_auth_t *auth,
     ngx_str_t *hash)
 {
-    if (!auth->refuse && ngx_mail_policy_mech_password_known(auth, hash)) {
+    /* AUTH-15: looked for in any case, as that takes its time, too */
+
+    if (ngx_mail_policy_mech_password_known(auth, hash) && !auth->refuse) {
         ngx_mail_policy_mech_password_proved(auth);
         return;
     }
