@@ -61,7 +61,7 @@ sub job {
     $job->{port} = $t->port("$cell->{provider}_$cell->{mode}_xoauth2")
         if $client eq 'curl' && $method eq 'XOAUTH2';
 
-    $job->{token} = ($wrong ? 'not.' : '') . $matrix->TOKEN
+    $job->{token} = ($wrong ? 'not.' : '') . $matrix->token($cell)
         if $method =~ /OAUTH/;
     $job->{certificate} = $wrong ? 'mallory' : 'alice'
         if $method eq 'EXTERNAL';

@@ -18,9 +18,13 @@ package MailPolicy::AuthMatrix;
 use strict;
 use warnings;
 
+use JSON::PP ();
+use MIME::Base64 qw(encode_base64url);
+
 use MailPolicy::Authority;
 use MailPolicy::AuthService;
 use MailPolicy::Sasl;
+use MailPolicy::Token;
 
 use constant {
     USER     => 'alice@example.com',
@@ -45,6 +49,7 @@ my %PROVIDER = (
     redis => [ \&redis, @RECORDS ],
     http  => [ \&http, @PASSWORD, 'CRAM-MD5', @TOKEN, 'EXTERNAL' ],
     https => [ \&https, @PASSWORD, 'CRAM-MD5', @TOKEN, 'EXTERNAL' ],
+    jwt   => [ \&jwt, @TOKEN ],
 );
 
 
@@ -221,7 +226,7 @@ sub sasl {
     my ($self, $cell, %more) = @_;
 
     return MailPolicy::Sasl->new($cell->{mechanism}, user => $cell->{user},
-        password => PASSWORD, token => TOKEN, %more);
+        password => PASSWORD, token => $self->token($cell), %more);
 }
 
 
@@ -230,7 +235,17 @@ sub wrong {
 
     return $self->sasl($cell, $cell->{mechanism} eq 'EXTERNAL'
         ? (authzid => OTHER)
-        : (password => PASSWORD . '-not', token => 'not.' . TOKEN));
+        : (password => PASSWORD . '-not',
+           token => 'not.' . $self->token($cell)));
+}
+
+
+# one has tokens of its own
+
+sub token {
+    my ($self, $cell) = @_;
+
+    return $self->{token}{ $cell->{provider} } // TOKEN;
 }
 
 
@@ -334,7 +349,31 @@ sub verify {
 }
 
 
-# the same, behind TLS
+# a set of keys, and a token that is signed by the one in it
+
+sub jwt {
+    my ($self) = @_;
+
+    my $secret = 'a secret of 32 octets, not short';
+    my $k = encode_base64url($secret);
+
+    $self->{t}->write_file('keys.json',
+        qq({"keys":[{"kty":"oct","alg":"HS256","k":"$k"}]}));
+    $self->{token}{jwt} = MailPolicy::Token::hmac($secret, '{"alg":"HS256"}',
+        JSON::PP::encode_json({ iss => 'https://login.example.com',
+            aud => 'smtp', exp => time() + 3600, email => USER }));
+    push @{ $self->{secrets} }, $secret, $k, $self->{token}{jwt};
+
+    $self->{mail} .= <<'CONF';
+    policy_auth_jwt         main keys=%%DIR%%/keys.json audience=smtp
+                            issuer=https://login.example.com;
+CONF
+
+    return 'jwt:main';
+}
+
+
+# the same as http, behind TLS
 
 sub https {
     my ($self) = @_;
