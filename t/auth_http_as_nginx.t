@@ -15,6 +15,7 @@ use Test::More;
 
 use MailPolicy;
 use MailPolicy::AuthService;
+use MailPolicy::Dns;
 
 my $t = MailPolicy->new();
 
@@ -35,7 +36,13 @@ my $service = MailPolicy::AuthService->new(dir => $t->dir(), name => 'auth',
         return 1;
     });
 
-push @{ $t->{servers} }, $service;
+my $dns = MailPolicy::Dns->new(dir => $t->dir(), port => $t->port('dns'),
+    ptr => { '127.0.0.1' => 'host.example', '127.0.0.2' => 'other.example',
+        '127.0.0.3' => "evil.example\r\nX-Evil: 1" },
+    a => { 'host.example' => '127.0.0.1',
+        "evil.example\r\nX-Evil: 1" => '127.0.0.3' });
+
+push @{ $t->{servers} }, $service, $dns;
 
 my $TLS = 'ssl_certificate %%DIR%%/localhost.crt;
         ssl_certificate_key %%DIR%%/localhost.key;';
@@ -50,6 +57,7 @@ my @servers = (
     [ smtps   => 'ssl', "$CLIENT ssl_verify_client optional;
         %%AUTH%%_pass_client_cert on;" ],
     [ proxied => 'proxy_protocol', '' ],
+    [ named   => '', 'resolver 127.0.0.1:%%PORT_dns%%;' ],
 );
 
 my $servers = '';
@@ -285,6 +293,30 @@ like($asked, qr/^Auth-SSL-Cert: -----BEGIN%20CERTIFICATE-----%0A/m,
 
 compare('implicit TLS', 'smtps', login('right@example.com', 'secret'),
     client => { tls => 1 });
+
+# what its name is
+
+for (
+    [ '127.0.0.1', 'host.example' ],
+    [ '127.0.0.2', '[UNAVAILABLE]' ],
+) {
+    my ($from, $name) = @$_;
+
+    $asked = compare("from $from", 'named',
+        plain('right@example.com', 'secret'), client => { from => $from });
+    is(($asked =~ /^Client-Host: (.*)\r$/m)[0], $name, "from $from: its name");
+}
+
+# AUTH-1, and this nginx' own may be told
+
+my $evil = $t->session('ours_named', from => '127.0.0.3');
+like($evil->auth_plain('right@example.com', 'secret'), qr/^235 /,
+    'AUTH-1 a name of several lines: logs in');
+is(scalar(grep { $_->[0] =~ /Evil/ || $_->[1] =~ /evil/ }
+    $service->last_headers()), 0, 'AUTH-1 a name of several lines: is none');
+like((map { $_->[1] } grep { $_->[0] eq 'Client-Host' }
+    $service->last_headers())[0], qr/^\[(?:UNAVAILABLE|TEMPUNAVAIL)\]$/,
+    'AUTH-1 a name of several lines: as nginx says it');
 
 # behind a balancer
 

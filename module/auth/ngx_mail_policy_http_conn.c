@@ -195,6 +195,10 @@ ngx_mail_policy_http_conn_made(ngx_mail_policy_http_conn_t *conn)
 {
     ngx_mail_policy_http_conn_handlers(conn);
 
+    /* what it means that one is lost is said where that is known */
+
+    conn->peer.connection->log_error = NGX_ERROR_INFO;
+
     conn->state = NGX_MAIL_POLICY_HTTP_TALKING;
 
     ngx_mail_policy_http_made(conn->http);
