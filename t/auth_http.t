@@ -75,6 +75,8 @@ my $maps = service_map(Status => 'OK')
         SASL));
 
 $t->conf('service', <<"EOF");
+error_log  %%DIR%%/service.error.log warn;
+
 http {
     client_header_timeout  5s;
     keepalive_timeout      60s;
@@ -129,7 +131,7 @@ my @edges = (
     [ elsewhere => "$SERVICE/elsewhere", '' ],
     [ missing   => "$SERVICE/nothing", '' ],
     [ mine      => "$SERVICE/auth",
-        'policy_auth_http_header X-Auth-Key canary-mine;' ],
+        'policy_auth_http_header X-Auth-Key key-of-mine;' ],
 
     [ secure    => undef, '' ],
     [ address   => undef, 'policy_auth_ssl_name 127.0.0.1;' ],
@@ -177,7 +179,7 @@ mail {
     policy_auth_plaintext  on;
     policy_auth_delay      0;
 
-    policy_auth_http_header              X-Auth-Key canary-main;
+    policy_auth_http_header              X-Auth-Key key-of-all;
     policy_auth_ssl_trusted_certificate  %%DIR%%/service.crt;
     policy_auth_ssl_name                 service.example.com;
 
@@ -370,9 +372,9 @@ is(scalar(() = asked()), $count + 2,
 # headers
 
 like(login('mine', 'alice'), $SUCCESS, 'a key of its own');
-like((asked())[-1], qr/ canary-mine$/, 'a key of its own: sent');
+like((asked())[-1], qr/ key-of-mine$/, 'a key of its own: sent');
 like(login('plain', 'alice'), $SUCCESS, 'an inherited key');
-like((asked())[-1], qr/ canary-main$/, 'an inherited key: sent');
+like((asked())[-1], qr/ key-of-all$/, 'an inherited key: sent');
 
 # connections are kept
 
@@ -418,7 +420,7 @@ like(login('secure', 'alice'), $SUCCESS, 'reload: right');
 ok($t->wait_for(sub { $t->instance()->all_worker_pids() == 1 }),
     'reload: the old worker is gone');
 
-ok($t->error_log() . $t->read_file('access.log') !~ /canary/,
+ok($t->error_log() . $t->read_file('access.log') !~ /canary|key-of/,
     'no secret in a log');
 
 $t->done();
