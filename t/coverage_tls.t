@@ -188,7 +188,7 @@ like(s_client('verify', '-cert', $t->dir() . '/client.crt', '-key',
 
 ($tls, $c) = session();
 like($tls->cmd('AUTH EXTERNAL ='), qr/^50[24] 5\.5\./,
-    'TLS-6 EXTERNAL is not in the product');
+    'TLS-6 EXTERNAL is not for those who need not log in');
 $c->close();
 
 # TLS-3, TLS-4, TLS-5 are of relays: relay_tls.t, relay_tls_refused.t

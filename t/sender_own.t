@@ -158,7 +158,7 @@ is_used($redis, 'what was refused is not charged: dora', 'user',
 
 my @told = map { ref ? @$_ : $_ } $relay->transcripts();
 
-is(scalar(grep { /malice/ } @told), 0, 'the relay is not told');
+is(scalar(grep { /malice/ } @told), 0, 'AUTH-22 the relay is not told');
 
 my ($logged) = grep { $_->{sender} eq 'malice@example.com' }
     $t->access_log();
