@@ -11,6 +11,7 @@ use lib "$FindBin::Bin/../tests/lib";
 
 use MIME::Base64 qw(encode_base64);
 use Test::More;
+use Time::HiRes qw(sleep);
 
 use MailPolicy;
 
@@ -66,6 +67,7 @@ mail {
     upstream ours {
         server      127.0.0.1:%%PORT_a%%;
         proxy_auth  edge pass-of-edge;
+        keepalive   4;
     }
 
     upstream spread {
@@ -436,6 +438,17 @@ for my $where (qw(ours server)) {
     is(auth_of('a'), 'edge', "$where: mail goes under another login");
     $c->quit();
 }
+
+# these connections are everybody's, once their client has left them alone
+
+sleep(1.1);
+$before = total('a');
+$c = $t->session('ours');
+like($c->auth_plain('bob@example.com', 'pass-of-bob'), $IN, 'ours, bob: in');
+mail($c, 'ours, bob');
+$c->quit();
+is(total('a') - $before, 1, 'ours, bob: asked, and no more');
+is(auth_of('a'), 'edge', 'ours, bob: by the one that was kept');
 
 # two providers
 

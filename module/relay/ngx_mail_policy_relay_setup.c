@@ -226,9 +226,12 @@ ngx_mail_policy_relay_offered(ngx_mail_policy_relay_t *relay)
         return ngx_mail_policy_relay_auth(relay);
     }
 
-    /* without a login, too, it is not one for somebody who has one */
+    /*
+     * Without a login, too, it is not one for somebody who has one; a group's
+     * own is the same for all.
+     */
 
-    if (relay->conf->client_login) {
+    if (relay->conf->client_login && relay->peer->upstream->login == NULL) {
         relay->bound = 1;
     }
 
