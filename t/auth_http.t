@@ -148,7 +148,8 @@ my @edges = (
     [ unrouted  => "$SERVICE/auth", 'proxy_pass $auth_relay;' ],
     [ lending   => "$SERVICE/auth",
         'proxy_pass 127.0.0.1:%%PORT_lender%%; proxy_smtp_auth on;
-        proxy_ssl on; proxy_ssl_verify off;' ],
+        proxy_ssl on; proxy_ssl_verify off;
+        policy_auth_methods plain login;' ],
 );
 
 $t->write_file('users', "file\@example.com:{PLAIN}canary-file\n");
@@ -343,8 +344,8 @@ is_deeply([ map { $_->{auth} } $lender->messages() ],
 
 like(login('chain', 'file', 'canary-file'), $SUCCESS, 'the next one knows');
 like(login('chain', 'alice'), $SUCCESS, 'the first one knows');
-is(login('chain', 'file', 'no'), '535 5.7.8 Invalid login or password',
-    'nobody knows');
+is(login('chain', $_, 'no'), '535 5.7.8 Invalid login or password',
+    "AUTH-15 $_: refused in the same words") for qw(file nobody);
 
 # TLS
 

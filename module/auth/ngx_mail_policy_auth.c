@@ -325,6 +325,12 @@ ngx_mail_policy_auth_done(ngx_mail_policy_auth_t *auth, ngx_int_t rc,
         ngx_mail_policy_auth_check_identity(auth);
     }
 
+    /* AUTH-15: whether or not a provider behind that one knows the login */
+
+    if (auth->told.rc == NGX_DECLINED && auth->told.reply.len == 0) {
+        auth->told.reply = auth->refusal;
+    }
+
     ngx_mail_policy_auth_tell(auth, NGX_MAIL_POLICY_AUTH_DONE);
 }
 
@@ -456,7 +462,7 @@ ngx_mail_policy_auth_find(ngx_mail_policy_auth_t *auth)
 void
 ngx_mail_policy_auth_next(ngx_mail_policy_auth_t *auth)
 {
-    /* should one of the others have no answer, that is what is told */
+    /* should none of the others let him in, that is what is told */
 
     if (auth->told.reply.len) {
         auth->refusal = auth->told.reply;
@@ -482,7 +488,6 @@ ngx_mail_policy_auth_end(ngx_mail_policy_auth_t *auth)
 
     auth->refuse = 1;
     auth->suspended = 0;
-    auth->told.reply = auth->refusal;
 
     provider = auth->conf->providers.elts;
 
