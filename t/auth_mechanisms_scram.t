@@ -37,6 +37,8 @@ $t->write_file('more', "user:$PENCIL\n"
     . "a,b=c\@example.com:" . MailPolicy::Sasl::secret($PASSWORD, $SALT, 4096)
     . ":senders=list\@example.net,x=y\@example.net,*\@lists.example.com\n");
 $t->write_file('alike', join('', @records));
+$t->write_file('cheaper', 'v@example.com:' . MailPolicy::Sasl::secret($PASSWORD,
+    'another 16 octet', 4096) . "\n");
 
 $matrix->{ca}->openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt',
     'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj',
@@ -79,6 +81,13 @@ $t->conf($matrix->conf(<<'EOF'));
         listen               127.0.0.1:%%PORT_alike%%;
         protocol             smtp;
         policy_auth          file:%%DIR%%/alike;
+        policy_auth_methods  scram-sha-256;
+    }
+
+    server {
+        listen               127.0.0.1:%%PORT_both%%;
+        protocol             smtp;
+        policy_auth          file:%%DIR%%/alike file:%%DIR%%/cheaper;
         policy_auth_methods  scram-sha-256;
     }
 EOF
@@ -283,10 +292,10 @@ for my $mechanism ('PLAIN', $S, $P) {
 # AUTH-14 whoever is not there has a salt, too
 
 sub told {
-    my ($user) = @_;
+    my ($user, $where) = @_;
 
     my $sasl = client($S, user => $user, password => $PASSWORD);
-    my $reply = $sasl->login($t->session('alike'));
+    my $reply = $sasl->login($t->session($where // 'alike'));
     my ($salt, $iterations) = ($sasl->challenges())[1] =~ /s=(.*),i=(\d+)$/;
 
     return { reply => $reply, salt => $salt, i => $iterations,
@@ -307,6 +316,42 @@ my %salts = map { $_->{salt} => 1 } @known, @unknown;
 is(scalar keys %salts, 11, 'AUTH-14 no two have the same salt');
 is(told("n$_\@example.com")->{salt}, $unknown[$_ - 1]{salt},
     'AUTH-14 the same one each time') for 1 .. 8;
+
+
+# nginx' ngx_murmur_hash2()
+
+sub murmur {
+    my ($text) = @_;
+
+    my $M = 0x5bd1e995;
+    my $h = length $text;
+
+    while ($text =~ s/^(....)//s) {
+        my $k = unpack('V', $1) * $M & 0xffffffff;
+
+        $k = ($k ^ $k >> 24) * $M & 0xffffffff;
+        $h = $h * $M & 0xffffffff ^ $k;
+    }
+
+    $h = ($h ^ unpack('V', pack 'a4', $text)) * $M & 0xffffffff
+        if length $text;
+    $h = ($h ^ $h >> 13) * $M & 0xffffffff;
+
+    return $h ^ $h >> 15;
+}
+
+# where records are of two costs, nobody can tell which one is whose
+
+my @logins = map { "n$_\@example.com" } 1 .. 24;
+my @costs = map { told($_, 'both')->{i} } @logins;
+
+is(murmur('abcde'), 1594468574, 'murmur');
+is(join(' ', sort keys %{ { map { $_ => 1 } @costs } }), '4096 5000',
+    'AUTH-14 two files: unknown logins look like those of both');
+isnt("@costs", join(' ', map { (5000, 4096)[murmur($_) % 2] } @logins),
+    'AUTH-14 two files: a client cannot know like those of which');
+is_deeply([ map { told($_, 'both')->{i} } @logins ], \@costs,
+    'AUTH-14 two files: the same each time');
 
 $t->reload();
 is(told('n1@example.com')->{salt}, $unknown[0]{salt},

@@ -613,7 +613,9 @@ ngx_mail_policy_auth_dummy(ngx_mail_policy_auth_t *auth, ngx_str_t *hash)
         return NGX_DECLINED;
     }
 
-    n = ngx_murmur_hash2(auth->login.data, auth->login.len) % n;
+    /* AUTH-14: its upper bits tell whose hash it is at that provider */
+
+    n = auth->point % n;
 
     for (i = 0; i < auth->conf->providers.nelts; i++) {
 
