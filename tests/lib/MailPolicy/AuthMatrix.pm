@@ -23,6 +23,7 @@ use MIME::Base64 qw(encode_base64url);
 
 use MailPolicy::Authority;
 use MailPolicy::AuthService;
+use MailPolicy::Dovecot;
 use MailPolicy::Sasl;
 use MailPolicy::Token;
 
@@ -50,6 +51,10 @@ my %PROVIDER = (
     http  => [ \&http, @PASSWORD, 'CRAM-MD5', @TOKEN, 'EXTERNAL' ],
     https => [ \&https, @PASSWORD, 'CRAM-MD5', @TOKEN, 'EXTERNAL' ],
     jwt   => [ \&jwt, @TOKEN ],
+    relay => [ \&relay, @PASSWORD, @TOKEN ],
+
+    dovecot => [ \&dovecot, @PASSWORD, qw(CRAM-MD5 SCRAM-SHA-256), @TOKEN,
+        'EXTERNAL' ],
 );
 
 
@@ -103,12 +108,33 @@ sub cells {
         for my $mode (@modes ? @modes : $self->modes()) {
             push @cells, map { {
                 provider => $provider, mode => $mode, mechanism => $_,
-                user => USER, name => "$provider, $mode, $_",
+                user => $self->user($provider, $_),
+                name => "$provider, $mode, $_",
             } } $self->mechanisms($provider, $mode);
         }
     }
 
     return @cells;
+}
+
+
+# a scripted relay has one secret for each user
+
+sub user {
+    my ($self, $provider, $mechanism) = @_;
+
+    return $provider eq 'relay' && $mechanism =~ /OAUTH/
+        ? 'token@example.com' : USER;
+}
+
+
+# the reply to somebody who is wrong: a relay has its own
+
+sub invalid {
+    my ($self, $cell) = @_;
+
+    return '535 5.7.8 ' . ($cell->{provider} eq 'relay'
+        ? 'Error: authentication failed' : 'Authentication credentials invalid');
 }
 
 
@@ -168,6 +194,7 @@ sub server {
     my ($self, $provider, $port, $ssl, $starttls, @mechanisms) = @_;
 
     my $methods = join(' ', map { lc } @mechanisms);
+    my $own = $self->{own}{$provider} // '';
 
     return <<"CONF";
 
@@ -177,6 +204,7 @@ sub server {
         $starttls;
         policy_auth          $self->{provider}{$provider};
         policy_auth_methods  $methods;
+        $own
     }
 CONF
 }
@@ -401,6 +429,50 @@ CONF
 CONF
 
     return 'https://127.0.0.1:%%PORT_https%%/auth';
+}
+
+
+# in clear are its passwords, so that it can do all that it knows
+
+sub dovecot {
+    my ($self) = @_;
+
+    my $dovecot = MailPolicy::Dovecot->new(dir => $self->{dir},
+        users => { USER() => PASSWORD });
+
+    push @{ $self->{t}{servers} }, $dovecot;
+    $self->{token}{dovecot} = $dovecot->token(USER);
+    push @{ $self->{secrets} }, $self->{token}{dovecot};
+
+    return 'dovecot:unix:' . $dovecot->socket();
+}
+
+
+# the relay itself, whose messages are not those of the test's
+
+sub relay {
+    my ($self) = @_;
+
+    $self->{relay} = $self->{t}->run_relay(name => 'knows',
+        users => { USER() => PASSWORD, 'token@example.com' => TOKEN },
+        extensions => [ qw(PIPELINING 8BITMIME ENHANCEDSTATUSCODES STARTTLS),
+            'AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER' ],
+        certificate => { cert => "$self->{dir}/edge.crt",
+            key => "$self->{dir}/edge.key" });
+    $self->{own}{relay} = 'proxy_pass 127.0.0.1:%%PORT_knows%%;'
+        . ' proxy_starttls required; proxy_ssl_name localhost;'
+        . ' proxy_ssl_trusted_certificate %%DIR%%/ca.crt;';
+
+    return 'relay';
+}
+
+
+# what it took
+
+sub received {
+    my ($self) = @_;
+
+    return $self->{relay} ? $self->{relay}->received() : ();
 }
 
 
