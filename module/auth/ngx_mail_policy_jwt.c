@@ -212,6 +212,10 @@ ngx_mail_policy_jwt_signature(ngx_mail_policy_jwt_ctx_t *ctx)
 
     rc = ngx_mail_policy_jwt_signed(key, &message, &signature);
 
+    /* what is left of the token is no secret without it */
+
+    ngx_explicit_memzero(signature.data, signature.len);
+
     return (rc == NGX_DECLINED)
            ? ngx_mail_policy_jwt_refuse(ctx, "the signature does not match")
            : rc;
