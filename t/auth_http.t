@@ -323,6 +323,25 @@ like(mail_of('plain', 'alice'), qr/^250 /, 'no route: sent');
 is(last_log(), 'alice@example.com -', 'no route: none');
 like(mail_of('plain', 'renamed'), qr/^250 /, 'Auth-User: sent');
 is(last_log(), 'new@example.com -', 'Auth-User: is who it is');
+
+# many clients say their login as authorization identity, too
+
+sub acts {
+    my ($authzid) = @_;
+
+    my $c = $t->session('plain');
+    my $reply = MailPolicy::Sasl->new('PLAIN', user => 'renamed@example.com',
+        password => 'canary', authzid => $authzid)->login($c);
+
+    $c->quit();
+    return $reply;
+}
+
+like(acts("$_\@example.com"), $SUCCESS, "Auth-User: may act as $_")
+    for qw(renamed new);
+like(acts('other@example.com'), qr/^535 5\.7\.8 /,
+    'Auth-User: may not act as other');
+
 like(mail_of('plain', 'moved'), qr/^250 /, 'Auth-Server: sent');
 is(last_log(), 'moved@example.com 127.0.0.1:' . $t->port('other'),
     'Auth-Server: is the route');

@@ -60,6 +60,7 @@ static ngx_int_t ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to,
     ngx_str_t *from);
 static void ngx_mail_policy_auth_suspended(ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_auth_check_identity(ngx_mail_policy_auth_t *auth);
+static ngx_uint_t ngx_mail_policy_auth_same(ngx_str_t *one, ngx_str_t *two);
 static void ngx_mail_policy_auth_tell(ngx_mail_policy_auth_t *auth,
     ngx_mail_policy_auth_event_e event);
 static void ngx_mail_policy_auth_event_handler(ngx_event_t *ev);
@@ -357,9 +358,11 @@ ngx_mail_policy_auth_check_identity(ngx_mail_policy_auth_t *auth)
         return;
     }
 
+    /* nor is it somebody else whom the provider has given another name */
+
     if (authzid->len == 0
-        || (authzid->len == login->len
-            && ngx_memcmp(authzid->data, login->data, login->len) == 0))
+        || ngx_mail_policy_auth_same(authzid, login)
+        || ngx_mail_policy_auth_same(authzid, &auth->login))
     {
         return;
     }
@@ -374,6 +377,14 @@ ngx_mail_policy_auth_check_identity(ngx_mail_policy_auth_t *auth)
     }
 
     told->authzid = *authzid;
+}
+
+
+static ngx_uint_t
+ngx_mail_policy_auth_same(ngx_str_t *one, ngx_str_t *two)
+{
+    return one->len == two->len
+           && ngx_memcmp(one->data, two->data, one->len) == 0;
 }
 
 
