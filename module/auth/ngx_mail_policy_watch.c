@@ -383,8 +383,11 @@ ngx_mail_policy_watch_tell(ngx_mail_policy_watch_t *watch, ngx_uint_t all)
         next = ngx_queue_next(q);
         ask = ngx_queue_data(q, ngx_mail_policy_watch_ask_t, queue);
 
+        /* below 0: it was waiting already when this look was begun */
+
         if (all
-            || ask->asked - watch->looked < NGX_MAIL_POLICY_WATCH_EVERY)
+            || (ngx_msec_int_t) (ask->asked - watch->looked)
+               < NGX_MAIL_POLICY_WATCH_EVERY)
         {
             ngx_queue_remove(q);
             ngx_queue_insert_tail(&told, q);
