@@ -4,21 +4,23 @@ package MailPolicy::Secrets;
 # and done() of MailPolicy looks for it in all that nginx has written.
 #
 #     remember('a password');          # MailPolicy's secret() is the same
-#     my @found = leaks($text);        # forms of secrets that are in there
+#     my @found = leaks($file);        # forms of secrets that are in there
 #
 # A secret may be there as it is, in base64 (wherever in what was encoded it
 # was), in hex, or with %XX or +XX for what is special in it.  One of less
-# than SHORTEST octets is not noted: it would be found in anything.
+# than SHORTEST octets, or of three letters again and again, is not noted: it
+# would be found in anything.  Of a long one its beginning will do.
 
 use strict;
 use warnings;
 
 use Exporter qw(import);
+use File::Temp ();
 use MIME::Base64 qw(encode_base64);
 
 our @EXPORT_OK = qw(remember leaks);
 
-use constant SHORTEST => 6;
+use constant { SHORTEST => 6, LONGEST => 64 };
 
 my %FORMS;
 
@@ -26,7 +28,14 @@ my %FORMS;
 sub remember {
     for my $secret (@_) {
         next if !defined $secret || length($secret) < SHORTEST;
-        $FORMS{$_} //= $secret for forms($secret);
+
+        my %letters = map { $_ => 1 } split(//, $secret);
+        next if keys %letters < 4;
+
+        my $begin = substr($secret, 0, LONGEST);
+
+        # what has a line end in it is found in its other forms
+        $FORMS{$_} //= $begin for grep { !/[\n\0]/ } forms($begin);
     }
 }
 
@@ -61,19 +70,32 @@ sub inside {
 }
 
 
-# one pass, however many there are
+# one pass, however many there are, by a program that can do that
 
 sub leaks {
-    my ($text) = @_;
+    my ($file) = @_;
 
-    return unless %FORMS;
+    return unless %FORMS && -s $file;
 
-    my $any = join('|', map { quotemeta } keys %FORMS);
+    my $forms = File::Temp->new();
+    print {$forms} map { "$_\n" } keys %FORMS;
+    close($forms);
+
+    local $ENV{LC_ALL} = 'C';
+    open(my $grep, '-|', 'grep', '-aoFf', "$forms", '--', $file)
+        or die "grep: $!\n";
+
     my %found;
 
-    $found{$1}++ while $text =~ /($any)/g;
+    while (my $line = <$grep>) {
+        chomp($line);
+        $found{$line}++;
+    }
 
-    return map { "$_ ($FORMS{$_})" } sort keys %found;
+    close($grep);
+    die "grep: status $?\n" if $? >> 8 > 1 || $? & 127;
+
+    return map { "$_ (" . ($FORMS{$_} // '') . ')' } sort keys %found;
 }
 
 
