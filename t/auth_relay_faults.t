@@ -64,6 +64,14 @@ mail {
     }
 
     server {
+        listen               127.0.0.1:%%PORT_secure%% ssl;
+        protocol             smtp;
+        proxy_pass           alone;
+        ssl_certificate      %%DIR%%/relay.crt;
+        ssl_certificate_key  %%DIR%%/relay.key;
+    }
+
+    server {
         listen      127.0.0.1:%%PORT_two%%;
         protocol    smtp;
         proxy_pass  two;
@@ -228,11 +236,15 @@ $t->disconnect();
 sleep(0.2);
 my $base = descriptors();
 
-for my $stage (qw(greeting ehlo tls challenge auth)) {
+for my $case ((map { [ $_, 'alone' ] } qw(greeting ehlo tls challenge auth)),
+    [ 'auth', 'secure', tls => 1 ])
+{
+    my ($stage, $where, @option) = @$case;
+
     for my $how (qw(close reset half_close)) {
         behave($stage => 'hang');
 
-        my @clients = map { $t->session('alone') } 1 .. 3;
+        my @clients = map { $t->session($where, @option) } 1 .. 3;
         $before = total('a');
         $_->send_raw("AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n") for @clients;
         $t->wait_for(sub { total('a') >= $before + 3 });
@@ -240,7 +252,7 @@ for my $stage (qw(greeting ehlo tls challenge auth)) {
         $_->$how() for @clients;
 
         ok($t->wait_for(sub { descriptors() <= $base }),
-            "$stage, client: $how: nothing is left")
+            "$stage, $where, client: $how: nothing is left")
             or diag(descriptors() . " descriptors, $base before");
         $t->disconnect();
     }
@@ -248,6 +260,19 @@ for my $stage (qw(greeting ehlo tls challenge auth)) {
 
 behave();
 like((login('alone'))[0], $IN, 'and the next one gets in');
+
+# one that stays and says more has its answer first
+
+for my $where (qw(alone secure)) {
+    behave(auth => { delay => 0.5, then => 'ok' });
+    $c = $t->session($where, tls => $where eq 'secure');
+    $c->send_raw("AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n");
+    sleep(0.2);
+    $c->send_raw("NOOP\r\n");
+    like($c->read_reply(), $IN, "$where, more is said: in");
+    like($c->read_reply(), qr/^250 /, "$where, more is said: then that");
+    $c->quit();
+}
 
 # a relay that is killed while it is asked
 
@@ -311,6 +336,14 @@ sub logins {
 logins(100);
 my $memory = memory();
 is(logins($LOGINS), $LOGINS, "$LOGINS logins: each as it should be");
-cmp_ok(memory() - $memory, '<', 200, "$LOGINS logins: no growth (KB)");
+
+SKIP: {
+    my ($pid) = $t->worker_pids();
+
+    skip('a sanitizer keeps what is freed', 1)
+        if $t->read_file("/proc/$pid/maps") =~ /asan/;
+
+    cmp_ok(memory() - $memory, '<', 200, "$LOGINS logins: no growth (KB)");
+}
 
 $t->done(faults => 0);
