@@ -170,6 +170,9 @@ ngx_uint_t ngx_mail_policy_auth_off(ngx_mail_policy_auth_conf_t *conf);
 /* 1 if one of the providers names relays: $auth_relay is the usual route */
 ngx_uint_t ngx_mail_policy_auth_routes(ngx_mail_policy_auth_conf_t *conf);
 
+/* 1 if one of them may name a password for relays that the client did not */
+ngx_uint_t ngx_mail_policy_auth_passwords(ngx_mail_policy_auth_conf_t *conf);
+
 /* 1 if one of the providers has a relay decide, see ask_relay above */
 ngx_uint_t ngx_mail_policy_auth_asks(ngx_mail_policy_auth_conf_t *conf);
 

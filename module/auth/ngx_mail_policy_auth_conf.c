@@ -202,6 +202,24 @@ ngx_mail_policy_auth_routes(ngx_mail_policy_auth_conf_t *conf)
 
 
 ngx_uint_t
+ngx_mail_policy_auth_passwords(ngx_mail_policy_auth_conf_t *conf)
+{
+    ngx_uint_t                        i;
+    ngx_mail_policy_auth_provider_t  *provider;
+
+    provider = conf->providers.elts;
+
+    for (i = 0; i < conf->providers.nelts; i++) {
+        if (provider[i].passwords) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_uint_t
 ngx_mail_policy_auth_asks(ngx_mail_policy_auth_conf_t *conf)
 {
     ngx_uint_t                        i;

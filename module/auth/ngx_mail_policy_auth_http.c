@@ -91,6 +91,7 @@ ngx_mail_policy_auth_http(ngx_conf_t *cf, ngx_str_t *value,
     provider->init = ngx_mail_policy_auth_http_init;
     provider->exit = ngx_mail_policy_auth_http_exit;
     provider->routes = 1;
+    provider->passwords = 1;
 
     return NGX_OK;
 }

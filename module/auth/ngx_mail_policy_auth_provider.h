@@ -88,6 +88,8 @@ typedef struct {
     unsigned        records:1;  /* kind: records */
     unsigned        redis:1;    /* needs policy_redis */
     unsigned        routes:1;   /* knows a relay for each login */
+    unsigned        passwords:1;    /* may know one for relays, whatever the
+                                       client has said */
     unsigned        asks:1;     /* a relay */
 } ngx_mail_policy_auth_provider_t;
 

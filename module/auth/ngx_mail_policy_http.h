@@ -157,6 +157,9 @@ void ngx_mail_policy_http_conn_keep(ngx_mail_policy_http_conn_t *conn,
 void ngx_mail_policy_http_conn_close(ngx_mail_policy_http_conn_t *conn,
     ngx_uint_t polite);
 
+/* 1 if a kept one with TLS has said nothing */
+ngx_uint_t ngx_mail_policy_http_ssl_quiet(ngx_connection_t *c);
+
 /* hands are shaken: ends in conn_made() or unmade() */
 void ngx_mail_policy_http_ssl_connect(ngx_mail_policy_http_conn_t *conn);
 void ngx_mail_policy_http_conn_made(ngx_mail_policy_http_conn_t *conn);

@@ -335,12 +335,21 @@ ngx_mail_policy_http_conn_find(ngx_mail_policy_http_t *http)
 static ngx_int_t
 ngx_mail_policy_http_conn_quiet(ngx_mail_policy_http_conn_t *conn)
 {
-    u_char   ch;
-    ssize_t  n;
+    u_char             ch;
+    ngx_uint_t         quiet;
+    ngx_connection_t  *c;
 
-    n = recv(conn->peer.connection->fd, &ch, 1, MSG_PEEK);
+    c = conn->peer.connection;
 
-    if (n == -1 && ngx_socket_errno == NGX_EAGAIN) {
+    if (c->ssl) {
+        quiet = ngx_mail_policy_http_ssl_quiet(c);
+
+    } else {
+        quiet = (recv(c->fd, &ch, 1, MSG_PEEK) == -1
+                 && ngx_socket_errno == NGX_EAGAIN);
+    }
+
+    if (quiet) {
         return NGX_OK;
     }
 

@@ -85,6 +85,28 @@ ngx_mail_policy_http_ssl(ngx_conf_t *cf, ngx_uint_t verify,
 }
 
 
+ngx_uint_t
+ngx_mail_policy_http_ssl_quiet(ngx_connection_t *c)
+{
+    int         n;
+    u_char      ch;
+    ngx_uint_t  quiet;
+
+    /* records that are not for us, as tickets, say nothing */
+
+    ERR_clear_error();
+
+    n = SSL_peek(c->ssl->connection, &ch, 1);
+
+    quiet = (n <= 0
+             && SSL_get_error(c->ssl->connection, n) == SSL_ERROR_WANT_READ);
+
+    ERR_clear_error();
+
+    return quiet;
+}
+
+
 void
 ngx_mail_policy_http_ssl_connect(ngx_mail_policy_http_conn_t *conn)
 {
@@ -115,6 +137,10 @@ ngx_mail_policy_http_ssl_handler(ngx_connection_t *c)
     ngx_mail_policy_http_conn_t  *conn;
 
     conn = c->data;
+
+    /* without memory OpenSSL may leave some, and shake hands all the same */
+
+    ERR_clear_error();
 
     if (!c->ssl->handshaked) {
         ngx_log_error(NGX_LOG_ERR, c->log, 0,

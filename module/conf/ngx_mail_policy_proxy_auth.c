@@ -227,7 +227,9 @@ ngx_mail_policy_proxy_auth_client(ngx_conf_t *cf,
     methods = pscf->auth_methods & ~(NGX_MAIL_POLICY_METHODS_PASSWORD
                                      |NGX_MAIL_POLICY_METHODS_TOKEN);
 
-    if (methods == 0 || ngx_mail_policy_auth_off(pscf->auth)) {
+    if (methods == 0 || ngx_mail_policy_auth_off(pscf->auth)
+        || ngx_mail_policy_auth_passwords(pscf->auth))
+    {
         return NGX_OK;
     }
 
