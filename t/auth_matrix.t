@@ -146,9 +146,10 @@ for my $cell (grep { $_->{provider} =~ /^(?:file|redis)$/ }
         my $one = { %$cell, user => $user };
 
         is($matrix->sasl($one)->login($matrix->session($one)),
-            $serves ? $DONE : $matrix->invalid($cell), "$cell->{name}: $user");
-        is($matrix->wrong($one)->login($matrix->session($one)), $matrix->invalid($cell),
-            "$cell->{name}: $user, wrong");
+            $serves ? $DONE : $matrix->invalid($one),
+            "$cell->{name}: $user");
+        is($matrix->wrong($one)->login($matrix->session($one)),
+            $matrix->invalid($one), "$cell->{name}: $user, wrong");
     }
 }
 

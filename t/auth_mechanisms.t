@@ -29,7 +29,8 @@ $t->conf($matrix->conf(<<'EOF'));
     server {
         listen               127.0.0.1:%%PORT_all_tls%% ssl;
         protocol             smtp;
-        policy_auth          file:%%DIR%%/users http://127.0.0.1:%%PORT_auth%%;
+        policy_auth          file:%%DIR%%/users
+                             http://127.0.0.1:%%PORT_auth%%;
         policy_auth_methods  plain login cram-md5 scram-sha-256
                              scram-sha-256-plus xoauth2 oauthbearer external;
     }
@@ -224,6 +225,56 @@ for my $mechanism (qw(XOAUTH2 OAUTHBEARER)) {
         is($sasl->login(session(), initial => $initial), $DONE,
             "AUTH-6 $mechanism: a token of 8,192 octets");
     }
+}
+
+
+# AUTH-20, RFC 7628: what is wrong is told, and whatever a client says to
+# that ends it; the forms of a first message
+
+for my $mechanism (qw(XOAUTH2 OAUTHBEARER)) {
+    for my $answer ('', '=', 'AQ==', 'AA==', 'eA==',
+        encode_base64(good($mechanism)->respond(), ''))
+    {
+        my $c = session();
+        my $reply = $c->cmd(wrong($mechanism)->command(undef, 1));
+
+        is($reply, '334 ' . encode_base64('{"status":"invalid_token"}', ''),
+            "AUTH-20 $mechanism: why it is refused");
+        is($c->cmd($answer), $INVALID, "AUTH-20 $mechanism: \"$answer\"");
+        is(good($mechanism)->login($c), $DONE, "AUTH-20 $mechanism: good");
+        $c->quit();
+    }
+
+    my $c = session();
+    $c->cmd(wrong($mechanism)->command(undef, 1));
+    like($c->cmd($_), qr/^501 /, "AUTH-20 $mechanism: \"$_\"")
+        for '*', "AUTH $mechanism !";
+    goes_on($c, "AUTH-20 $mechanism");
+}
+
+my $USER = $matrix->USER;
+my $TOKEN = $matrix->TOKEN;
+
+for my $case ([ 1, "n,a=$USER,\1auth=Bearer $TOKEN\1\1" ],
+    [ 1, "y,a=$USER,\1auth=bearer  $TOKEN\1\1" ],
+    [ 1, "n,a=$USER,\1host=a.example\1port=587\1auth=Bearer $TOKEN\1\1" ],
+    [ 1, "n,a=$USER,\1auth=Bearer $TOKEN\1x=y\1\1" ],
+    [ 0, "p=tls-exporter,a=$USER,\1auth=Bearer $TOKEN\1\1" ],
+    [ 0, "n,a=$USER,\1auth=Basic $TOKEN\1\1" ],
+    [ 0, "n,a=$USER,\1auth=Bearer $TOKEN\1" ],
+    [ 0, "n,a=$USER,\1auth=Bearer $TOKEN\1\1x" ],
+    [ 0, "n,a=$USER,\1auth=Bearer $TOKEN\1auth=Bearer $TOKEN\1\1" ],
+    [ 0, "n,a=$USER,\1host=a.example\1\1" ],
+    [ 0, "n,a=$USER,\1\1" ],
+    [ 0, "n,a=$USER\r\n,\1auth=Bearer $TOKEN\1\1" ],
+    [ 0, "n,$USER,\1auth=Bearer $TOKEN\1\1" ],
+    [ 0, "user=$USER\1auth=Bearer $TOKEN\1\1" ])
+{
+    my ($good, $message) = @$case;
+
+    is(session()->cmd('AUTH OAUTHBEARER ' . encode_base64($message, '')),
+        $good ? $DONE : $INVALID,
+        'AUTH-20 ' . ($message =~ s/$TOKEN/.../gr =~ s/[^ -~]/^/gr));
 }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
 # EXTERNAL: the login is what a certificate says that was verified in this
-# very handshake; whom it may act as; and sessions of TLS that are not resumed.
+# very handshake; whom it may act as; sessions of TLS that are not resumed.
 
 use strict;
 use warnings;

@@ -38,7 +38,8 @@ my $MESSAGE = "From: <alice\@example.com>\r\nTo: <bob\@example.net>\r\n"
 my $file = $t->write_file('message.eml', $MESSAGE);
 
 # exit codes for a login that was refused
-my %REFUSED = (swaks => 28, curl => 67, msmtp => 77, smtplib => 1, gsasl => 1);
+my %REFUSED = (swaks => 28, curl => 67, msmtp => 77, smtplib => 1,
+    gsasl => 1);
 
 my $number = 0;
 my %sent;
@@ -55,7 +56,8 @@ sub job {
         method => $method, file => $file,
         user => $cell->{client} // $cell->{user},
         password => $matrix->PASSWORD . ($wrong ? '-not' : ''),
-        from => 'f' . ++$number . '@example.com', to => [ 'bob@example.net' ] };
+        from => 'f' . ++$number . '@example.com',
+        to => [ 'bob@example.net' ] };
 
     # has the choice, and does not give it to its user
     $job->{port} = $t->port("$cell->{provider}_$cell->{mode}_xoauth2")

@@ -40,8 +40,8 @@ $scram->{proved} = 0;
 $scram->respond($last =~ s/6/7/r);
 ok(!$scram->proved(), 'and this one has not');
 
-is(MailPolicy::Sasl::secret('pencil', decode_base64('W22ZaJ0SNY7soEsUEjb6gQ=='),
-    4096), '{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,'
+is(MailPolicy::Sasl::secret('pencil',
+    decode_base64('W22ZaJ0SNY7soEsUEjb6gQ=='), 4096), '{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,'
     . 'WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,'
     . 'wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=', 'what a server keeps');
 

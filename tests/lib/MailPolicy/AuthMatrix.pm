@@ -134,7 +134,8 @@ sub invalid {
     my ($self, $cell) = @_;
 
     return '535 5.7.8 ' . ($cell->{provider} eq 'relay'
-        ? 'Error: authentication failed' : 'Authentication credentials invalid');
+        ? 'Error: authentication failed'
+        : 'Authentication credentials invalid');
 }
 
 
@@ -159,8 +160,11 @@ sub conf {
 sub servers {
     my ($self) = @_;
 
-    my %mode = (plain => [ '', 'starttls off' ],
-        starttls => [ '', 'starttls only' ], tls => [ ' ssl', 'starttls off' ]);
+    my %mode = (
+        plain    => [ '', 'starttls off' ],
+        starttls => [ '', 'starttls only' ],
+        tls      => [ ' ssl', 'starttls off' ],
+    );
     my $conf = <<'CONF';
     server_name             localhost;
     ssl_certificate         %%DIR%%/edge.crt;
