@@ -9,10 +9,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
+use Digest::SHA qw(hmac_sha256);
 use MIME::Base64 qw(decode_base64);
 use Test::More;
 
 use MailPolicy;
+use MailPolicy::Relay::Sasl;
 use MailPolicy::Sasl;
 
 my $t = MailPolicy->new();
@@ -116,6 +118,35 @@ isnt("@costs", join(' ', map { (5000, 4096)[murmur($_) % 2] } @logins),
     'AUTH-14 two files: a client cannot know like those of which');
 is_deeply([ map { told($_, 'both')->{i} } @logins ], \@costs,
     'AUTH-14 two files: the same each time');
+
+# edges that share a Redis have the same, and it does not tell the password of
+# Redis to somebody who tries a few millions
+
+$t->conf('shared', <<'EOF');
+mail {
+    policy_redis           redis://:canary-redis@127.0.0.1:1;
+    policy                 on;
+    policy_auth            file:%%DIR%%/alike;
+    policy_auth_methods    scram-sha-256;
+    policy_auth_plaintext  on;
+    policy_auth_delay      0;
+    proxy_pass             127.0.0.1:%%PORT_relay%%;
+
+    server {
+        listen    127.0.0.1:%%PORT_shared%%;
+        protocol  smtp;
+    }
+}
+EOF
+$t->run_nginx('shared');
+
+my $shared = substr MailPolicy::Relay::Sasl::hi('canary-redis', 'mail_policy',
+    100_000), 0, 20;
+
+is(decode_base64(told('n1@example.com', 'shared')->{salt}),
+    substr(hmac_sha256('n1@example.com',
+        hmac_sha256('scram salt', $shared)), 0, 16),
+    'AUTH-14 the same at all edges, and slow to try');
 
 $t->reload();
 is(told('n1@example.com')->{salt}, $unknown[0]{salt},

@@ -17,7 +17,8 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
-#include <ngx_sha1.h>
+
+#include <openssl/evp.h>
 
 #include "ngx_mail_policy_store_conf.h"
 
@@ -25,13 +26,17 @@
 #define NGX_MAIL_POLICY_ZONE_SIZE      (8 * 1024 * 1024)
 #define NGX_MAIL_POLICY_ZONE_MIN       (256 * 1024)
 
+/* some hundredths of a second */
+#define NGX_MAIL_POLICY_SECRET_ITERATIONS  100000
+
 typedef struct {
     ngx_str_t     name;                 /* "prefix=" */
     const char *(*set)(ngx_mail_policy_store_t *store, ngx_str_t *value);
 } ngx_mail_policy_redis_param_t;
 
 
-static void ngx_mail_policy_store_derive(ngx_mail_policy_store_t *store);
+static ngx_int_t ngx_mail_policy_store_derive(ngx_conf_t *cf,
+    ngx_mail_policy_store_t *store);
 static ngx_int_t ngx_mail_policy_store_init_redis(ngx_conf_t *cf,
     ngx_mail_policy_store_t *store);
 static ngx_uint_t ngx_mail_policy_redis_is_url(ngx_str_t *value);
@@ -116,20 +121,34 @@ ngx_mail_policy_store_init(ngx_conf_t *cf, ngx_mail_policy_store_t *store)
 }
 
 
-/* edges that share a Redis share its password */
+/*
+ * Edges that share a Redis share its password.  What is made of the secret is
+ * seen by clients (salts of SCRAM), who could try passwords against it.
+ */
 
-static void
-ngx_mail_policy_store_derive(ngx_mail_policy_store_t *store)
+static ngx_int_t
+ngx_mail_policy_store_derive(ngx_conf_t *cf, ngx_mail_policy_store_t *store)
 {
-    ngx_sha1_t  ctx;
+    ngx_str_t  *password;
 
-    ngx_sha1_init(&ctx);
-    ngx_sha1_update(&ctx, "mail_policy", sizeof("mail_policy") - 1);
-    ngx_sha1_update(&ctx, store->redis->password.data,
-                    store->redis->password.len);
-    ngx_sha1_final(store->secret, &ctx);
+    password = &store->redis->password;
 
-    ngx_explicit_memzero(&ctx, sizeof(ngx_sha1_t));
+    if (password->len == 0) {
+        return NGX_OK;
+    }
+
+    if (PKCS5_PBKDF2_HMAC((char *) password->data, password->len,
+                          (u_char *) "mail_policy", sizeof("mail_policy") - 1,
+                          NGX_MAIL_POLICY_SECRET_ITERATIONS, EVP_sha256(),
+                          sizeof(store->secret), store->secret)
+        != 1)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no secret could be made of the password of Redis");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -159,7 +178,9 @@ ngx_mail_policy_store_init_redis(ngx_conf_t *cf,
     redis->ssl_trusted = store->ssl_trusted_certificate;
     redis->ssl_name = store->ssl_name;
 
-    ngx_mail_policy_store_derive(store);
+    if (ngx_mail_policy_store_derive(cf, store) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     return ngx_mail_policy_redis_ssl_init(cf, redis);
 }
