@@ -62,7 +62,8 @@ build_clean()
 
     (
         cd "$ROOT" || exit 1
-        cp -a .ci build.sh config module policies t tests "$TREE"
+        cp -a .ci README.md build.sh config module policies t tests \
+            "$TREE"
     )
 
     build_module && cp -a "$TREE" "$CLEAN"
