@@ -111,8 +111,8 @@ ngx_mail_policy_auth_dovecot(ngx_conf_t *cf, ngx_str_t *value,
         return NGX_ERROR;
     }
 
-    conf->dovecot = ngx_mail_policy_dovecot_create(cf, &path);
-    if (conf->dovecot == NULL) {
+    conf->service = ngx_mail_policy_dovecot_create(cf, &path);
+    if (conf->service == NULL) {
         return NGX_ERROR;
     }
 
@@ -134,7 +134,7 @@ ngx_mail_policy_auth_dovecot_exit(void *data)
 {
     ngx_mail_policy_auth_dovecot_t *conf = data;
 
-    ngx_mail_policy_dovecot_exit(conf->dovecot);
+    ngx_mail_policy_dovecot_exit(conf->service);
 }
 
 
@@ -232,7 +232,7 @@ ngx_mail_policy_auth_dovecot_ctx(ngx_mail_policy_auth_t *auth, void *data,
     ctx->auth = auth;
     ctx->conf = conf;
 
-    ctx->request = ngx_mail_policy_dovecot_request(conf->dovecot, auth->pool,
+    ctx->request = ngx_mail_policy_dovecot_request(conf->service, auth->pool,
                                         method,
                                         ngx_mail_policy_auth_dovecot_handler,
                                         ctx);

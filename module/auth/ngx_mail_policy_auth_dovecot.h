@@ -22,7 +22,7 @@
 
 
 typedef struct {
-    ngx_mail_policy_dovecot_t          *dovecot;
+    ngx_mail_policy_dovecot_service_t  *service;
     time_t                              logged; /* what is wrong with it */
 } ngx_mail_policy_auth_dovecot_t;
 

@@ -366,5 +366,6 @@ ngx_mail_policy_auth_dovecot_error(ngx_mail_policy_auth_dovecot_ctx_t *ctx,
     p = ngx_snprintf(text, NGX_MAX_ERROR_STR, what, name);
 
     ngx_log_error(NGX_LOG_ERR, ctx->auth->log, 0, "Dovecot at %V %*s",
-                  &ctx->conf->dovecot->name, (size_t) (p - text), text);
+                  &ctx->conf->service->current->name, (size_t) (p - text),
+                  text);
 }

@@ -12,17 +12,18 @@
  *      \--- lost, refused, no end of the greeting in 5 s, nonsense ----/
  *
  * Events: read and write of the socket, and one timer, which is the patience
- * until it is UP.  The timer is cancelable, and a connection does not hold up
- * a graceful shutdown.
+ * until it is UP, and then how long it is used.  The timer is cancelable, and
+ * a connection does not hold up a graceful shutdown.
  *
  * Both sides greet at once, and Dovecot may wait for our greeting before it
  * ends its own.  Version 1.2 is the last one in which a mechanism with
  * channel binding does not have to be understood.
  *
  * Each way to DOWN goes through ..._down(), which tells all who wait, or
- * ..._close().  When a connection could not be made the next attempt is not
- * before its backoff; when one is lost that was UP, it is the next login's.
- * A worker that is to end closes it as soon as nobody waits.
+ * ..._close(); then ..._free() is the last, for one that is not current.
+ * When a connection could not be made the next attempt is not before its
+ * backoff; when one is lost that was UP, it is the next login's.  A worker
+ * that is to end closes it as soon as nobody waits.
  */
 
 
@@ -35,7 +36,7 @@
 
 
 #define NGX_MAIL_POLICY_DOVECOT_PATIENCE     5000
-#define NGX_MAIL_POLICY_DOVECOT_BACKOFF      100
+#define NGX_MAIL_POLICY_DOVECOT_AGE          10000
 #define NGX_MAIL_POLICY_DOVECOT_BACKOFF_MAX  2000
 
 #define NGX_MAIL_POLICY_DOVECOT_MAJOR        1
@@ -44,6 +45,8 @@
     "VERSION\t1\t2\nCPID\t%P\n"
 
 
+static void ngx_mail_policy_dovecot_writer(ngx_log_t *log, ngx_uint_t level,
+    u_char *buf, size_t len);
 static ngx_int_t ngx_mail_policy_dovecot_connected(
     ngx_mail_policy_dovecot_t *dovecot);
 static void ngx_mail_policy_dovecot_read_handler(ngx_event_t *rev);
@@ -56,41 +59,6 @@ static const char *ngx_mail_policy_dovecot_line(
 static const char *ngx_mail_policy_dovecot_handshake(
     ngx_mail_policy_dovecot_t *dovecot, mpol_dovecot_line_t *line);
 static void ngx_mail_policy_dovecot_up(ngx_mail_policy_dovecot_t *dovecot);
-static void ngx_mail_policy_dovecot_close(ngx_mail_policy_dovecot_t *dovecot);
-
-
-ngx_mail_policy_dovecot_t *
-ngx_mail_policy_dovecot_create(ngx_conf_t *cf, ngx_str_t *path)
-{
-    ngx_url_t                   u;
-    ngx_mail_policy_dovecot_t  *dovecot;
-
-    ngx_memzero(&u, sizeof(ngx_url_t));
-
-    u.url = *path;
-
-    if (ngx_parse_url(cf->pool, &u) != NGX_OK) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "%s in \"dovecot:%V\" of \"policy_auth\"",
-                           u.err ? u.err : "no memory", path);
-        return NULL;
-    }
-
-    dovecot = ngx_pcalloc(cf->pool, sizeof(ngx_mail_policy_dovecot_t));
-    if (dovecot == NULL) {
-        return NULL;
-    }
-
-    dovecot->name = *path;
-    dovecot->sockaddr = u.addrs[0].sockaddr;
-    dovecot->socklen = u.addrs[0].socklen;
-    dovecot->backoff = NGX_MAIL_POLICY_DOVECOT_BACKOFF;
-
-    ngx_rbtree_init(&dovecot->requests, &dovecot->sentinel,
-                    ngx_rbtree_insert_value);
-
-    return dovecot;
-}
 
 
 ngx_int_t
@@ -98,6 +66,7 @@ ngx_mail_policy_dovecot_connect(ngx_mail_policy_dovecot_t *dovecot)
 {
     ngx_int_t               rc;
     ngx_err_t               err;
+    ngx_log_t               quiet;
     ngx_connection_t       *c;
     ngx_peer_connection_t  *peer;
 
@@ -112,8 +81,14 @@ ngx_mail_policy_dovecot_connect(ngx_mail_policy_dovecot_t *dovecot)
     peer->socklen = dovecot->socklen;
     peer->name = &dovecot->name;
     peer->get = ngx_event_get_peer;
-    peer->log = &dovecot->log;
+    peer->log = &quiet;
     peer->log_error = NGX_ERROR_INFO;
+
+    /* a failure is logged once, with what follows from it */
+
+    quiet = dovecot->log;
+    quiet.writer = ngx_mail_policy_dovecot_writer;
+    quiet.next = NULL;
 
     ngx_set_socket_errno(0);
     rc = ngx_event_connect_peer(peer);
@@ -126,6 +101,12 @@ ngx_mail_policy_dovecot_connect(ngx_mail_policy_dovecot_t *dovecot)
     }
 
     c = peer->connection;
+
+    peer->log = &dovecot->log;
+
+    c->log = &dovecot->log;
+    c->read->log = &dovecot->log;
+    c->write->log = &dovecot->log;
 
     c->data = dovecot;
     c->read->handler = ngx_mail_policy_dovecot_read_handler;
@@ -153,6 +134,16 @@ ngx_mail_policy_dovecot_connect(ngx_mail_policy_dovecot_t *dovecot)
 
     return (rc == NGX_OK) ? ngx_mail_policy_dovecot_connected(dovecot)
                           : NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_dovecot_writer(ngx_log_t *log, ngx_uint_t level, u_char *buf,
+    size_t len)
+{
+    if (level <= NGX_LOG_ALERT) {
+        ngx_log_error(level, ngx_cycle->log, 0, "%*s", len, buf);
+    }
 }
 
 
@@ -212,9 +203,9 @@ ngx_mail_policy_dovecot_read_handler(ngx_event_t *rev)
     if (c->close) {
 
         /*
-         * The worker is to end.  If somebody waits they are told first; with
-         * worker_shutdown_timeout their sessions are cut in their own time,
-         * and exit() closes.
+         * The worker is to end, or the connection is old.  If somebody waits
+         * they are told first; with worker_shutdown_timeout their sessions
+         * are cut in their own time, and exit() closes.
          */
 
         c->close = 0;
@@ -222,9 +213,11 @@ ngx_mail_policy_dovecot_read_handler(ngx_event_t *rev)
 
         if (dovecot->nrequests == 0) {
             ngx_mail_policy_dovecot_close(dovecot);
+            ngx_mail_policy_dovecot_free(dovecot);
+            return;
         }
 
-        return;
+        /* there may be something to read, too */
     }
 
     if (dovecot->state == NGX_MAIL_POLICY_DOVECOT_CONNECTING
@@ -299,8 +292,18 @@ ngx_mail_policy_dovecot_timer_handler(ngx_event_t *ev)
 
     dovecot = ev->data;
 
-    ngx_mail_policy_dovecot_down(dovecot, NGX_ETIMEDOUT,
-                                 "it does not greet");
+    if (dovecot->state != NGX_MAIL_POLICY_DOVECOT_UP) {
+        ngx_mail_policy_dovecot_down(dovecot, NGX_ETIMEDOUT,
+                                     "it does not greet");
+        return;
+    }
+
+    dovecot->old = 1;
+
+    if (dovecot->nrequests == 0) {
+        ngx_mail_policy_dovecot_close(dovecot);
+        ngx_mail_policy_dovecot_free(dovecot);
+    }
 }
 
 
@@ -439,7 +442,7 @@ ngx_mail_policy_dovecot_up(ngx_mail_policy_dovecot_t *dovecot)
     dovecot->state = NGX_MAIL_POLICY_DOVECOT_UP;
     dovecot->backoff = NGX_MAIL_POLICY_DOVECOT_BACKOFF;
 
-    ngx_del_timer(&dovecot->timer);
+    ngx_add_timer(&dovecot->timer, NGX_MAIL_POLICY_DOVECOT_AGE);
 
     if (dovecot->away) {
         dovecot->away = 0;
@@ -474,18 +477,20 @@ ngx_mail_policy_dovecot_down(ngx_mail_policy_dovecot_t *dovecot,
     if (ngx_mail_policy_dovecot_abandon(dovecot) == 0 || dovecot->away) {
         ngx_log_error(NGX_LOG_INFO, ngx_cycle->log, err,
                       "Dovecot at %V is away: %s", &dovecot->name, why);
-        return;
+
+    } else {
+        dovecot->away = 1;
+
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, err,
+                      "Dovecot at %V is away: %s, logins are answered with "
+                      "454", &dovecot->name, why);
     }
 
-    dovecot->away = 1;
-
-    ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, err,
-                  "Dovecot at %V is away: %s, logins are answered with 454",
-                  &dovecot->name, why);
+    ngx_mail_policy_dovecot_free(dovecot);
 }
 
 
-static void
+void
 ngx_mail_policy_dovecot_close(ngx_mail_policy_dovecot_t *dovecot)
 {
     ngx_pool_t        *pool;
@@ -493,6 +498,7 @@ ngx_mail_policy_dovecot_close(ngx_mail_policy_dovecot_t *dovecot)
 
     dovecot->state = NGX_MAIL_POLICY_DOVECOT_DOWN;
     dovecot->refused = 0;
+    dovecot->old = 0;
 
     if (dovecot->timer.timer_set) {
         ngx_del_timer(&dovecot->timer);
@@ -518,13 +524,4 @@ ngx_mail_policy_dovecot_close(ngx_mail_policy_dovecot_t *dovecot)
     }
 
     ngx_mail_policy_dovecot_discard(dovecot);
-}
-
-
-/* sessions are gone, or end with the process */
-
-void
-ngx_mail_policy_dovecot_exit(ngx_mail_policy_dovecot_t *dovecot)
-{
-    ngx_mail_policy_dovecot_close(dovecot);
 }

@@ -12,10 +12,14 @@
  *                 |             \-> handler(CONT) -> proceed -> handler ...
  *                 \-> cancel, in any state
  *
- * The connection is made when the first request needs it, and stays.  After
- * cancel() the handler is not called; what Dovecot says to that request is
- * passed over.  The handler may be called from within begin() and proceed():
- * it is the last that they do.
+ * The connection is made when the first request needs it.  After some seconds
+ * it is closed as soon as nobody waits; and if somebody always does, new
+ * requests go to a new one.  A Dovecot that is to restart, or has a new
+ * configuration, leaves it to its clients to go.
+ *
+ * After cancel() the handler is not called; what Dovecot says to that request
+ * is passed over.  The handler may be called from within begin() and
+ * proceed(): it is the last that they do.
  */
 
 
@@ -33,11 +37,23 @@
 
 
 /* what Dovecot reads as one line; a longer one ends the connection */
-#define NGX_MAIL_POLICY_DOVECOT_LINE  16384
+#define NGX_MAIL_POLICY_DOVECOT_LINE     16384
 
+/* the first pause after a connection could not be made */
+#define NGX_MAIL_POLICY_DOVECOT_BACKOFF  100
+
+
+typedef struct ngx_mail_policy_dovecot_s  ngx_mail_policy_dovecot_t;
 
 typedef struct ngx_mail_policy_dovecot_request_s
     ngx_mail_policy_dovecot_request_t;
+
+
+/* of a worker: a connection for new requests, and those that end */
+typedef struct {
+    ngx_mail_policy_dovecot_t        *current;
+    ngx_queue_t                       leaving;
+} ngx_mail_policy_dovecot_service_t;
 
 
 typedef enum {
@@ -65,7 +81,10 @@ typedef enum {
 } ngx_mail_policy_dovecot_state_e;
 
 
-typedef struct {
+struct ngx_mail_policy_dovecot_s {
+    ngx_mail_policy_dovecot_service_t  *service;
+    ngx_queue_t                       queue;    /* in service->leaving */
+
     ngx_str_t                         name;     /* "unix:/path" */
     struct sockaddr                  *sockaddr;
     socklen_t                         socklen;
@@ -73,7 +92,8 @@ typedef struct {
     ngx_mail_policy_dovecot_state_e   state;
     ngx_peer_connection_t             peer;
     ngx_log_t                         log;
-    ngx_event_t                       timer;    /* until it is UP */
+    ngx_event_t                       timer;    /* until it is UP, then
+                                                   until it is old */
     ngx_msec_t                        backoff;
     ngx_msec_t                        retry;    /* if refused, not before */
     ngx_msec_t                        heard;
@@ -97,7 +117,9 @@ typedef struct {
     unsigned                          version:1;  /* was heard, and is ours */
     unsigned                          refused:1;
     unsigned                          away:1;     /* and the log says so */
-} ngx_mail_policy_dovecot_t;
+    unsigned                          old:1;      /* closed when idle */
+    unsigned                          allocated:1;
+};
 
 
 struct ngx_mail_policy_dovecot_request_s {
@@ -120,11 +142,11 @@ struct ngx_mail_policy_dovecot_request_s {
 
 
 /* path: "unix:/path"; NULL on error, logged */
-ngx_mail_policy_dovecot_t *ngx_mail_policy_dovecot_create(ngx_conf_t *cf,
-    ngx_str_t *path);
+ngx_mail_policy_dovecot_service_t *ngx_mail_policy_dovecot_create(
+    ngx_conf_t *cf, ngx_str_t *path);
 
 /* the worker exits */
-void ngx_mail_policy_dovecot_exit(ngx_mail_policy_dovecot_t *dovecot);
+void ngx_mail_policy_dovecot_exit(ngx_mail_policy_dovecot_service_t *service);
 
 
 /*
@@ -132,8 +154,8 @@ void ngx_mail_policy_dovecot_exit(ngx_mail_policy_dovecot_t *dovecot);
  * mechanism that Dovecot is to use.  NULL: no memory.
  */
 ngx_mail_policy_dovecot_request_t *ngx_mail_policy_dovecot_request(
-    ngx_mail_policy_dovecot_t *dovecot, ngx_pool_t *pool, ngx_uint_t method,
-    ngx_mail_policy_dovecot_pt handler, void *data);
+    ngx_mail_policy_dovecot_service_t *service, ngx_pool_t *pool,
+    ngx_uint_t method, ngx_mail_policy_dovecot_pt handler, void *data);
 
 /*
  * params: escaped, each with HTAB in front; message: NULL if there is none.
@@ -153,12 +175,20 @@ void ngx_mail_policy_dovecot_cancel(
 
 /* between the connection and its requests */
 
+/* the one for a new request */
+ngx_mail_policy_dovecot_t *ngx_mail_policy_dovecot_current(
+    ngx_mail_policy_dovecot_service_t *service);
+
 /* NGX_ERROR: it cannot be had, and all requests have been told */
 ngx_int_t ngx_mail_policy_dovecot_connect(ngx_mail_policy_dovecot_t *dovecot);
 
 /* the end of the connection; err, why: for the log */
 void ngx_mail_policy_dovecot_down(ngx_mail_policy_dovecot_t *dovecot,
     ngx_err_t err, const char *why);
+
+/* no more than that; and, for one that is closed and not current, its memory */
+void ngx_mail_policy_dovecot_close(ngx_mail_policy_dovecot_t *dovecot);
+void ngx_mail_policy_dovecot_free(ngx_mail_policy_dovecot_t *dovecot);
 
 /* a line to write, NGX_ERROR: no room */
 ngx_int_t ngx_mail_policy_dovecot_push(ngx_mail_policy_dovecot_t *dovecot,

@@ -47,7 +47,7 @@ static void ngx_mail_policy_dovecot_timeout_handler(ngx_event_t *ev);
 
 
 ngx_mail_policy_dovecot_request_t *
-ngx_mail_policy_dovecot_request(ngx_mail_policy_dovecot_t *dovecot,
+ngx_mail_policy_dovecot_request(ngx_mail_policy_dovecot_service_t *service,
     ngx_pool_t *pool, ngx_uint_t method, ngx_mail_policy_dovecot_pt handler,
     void *data)
 {
@@ -64,7 +64,7 @@ ngx_mail_policy_dovecot_request(ngx_mail_policy_dovecot_t *dovecot,
 
     ngx_memzero(request, sizeof(ngx_mail_policy_dovecot_request_t));
 
-    request->dovecot = dovecot;
+    request->dovecot = ngx_mail_policy_dovecot_current(service);
     request->pool = pool;
     request->method = method;
     request->handler = handler;
@@ -444,8 +444,8 @@ ngx_mail_policy_dovecot_unlist(ngx_mail_policy_dovecot_request_t *request)
 
 /*
  * An idle connection is closed by nginx when the worker is to end, one that
- * becomes idle afterwards is closed by us: in its read handler, as somebody
- * may be reading from it.
+ * becomes idle afterwards, or is old, is closed by us: in its read handler, as
+ * somebody may be reading from it.
  */
 
 static void
@@ -461,7 +461,7 @@ ngx_mail_policy_dovecot_busy(ngx_mail_policy_dovecot_t *dovecot)
 
     c->idle = (dovecot->nrequests == 0);
 
-    if (c->idle && ngx_exiting) {
+    if (c->idle && (ngx_exiting || dovecot->old)) {
         c->close = 1;
         ngx_post_event(c->read, &ngx_posted_events);
     }

@@ -56,6 +56,8 @@ static void ngx_mail_policy_mech_dialogue_ask(ngx_mail_policy_auth_t *auth,
 static void ngx_mail_policy_mech_dialogue_admit(ngx_mail_policy_auth_t *auth);
 static void ngx_mail_policy_mech_dialogue_proceed(
     ngx_mail_policy_auth_t *auth, ngx_str_t *message);
+static void ngx_mail_policy_mech_dialogue_answered(
+    ngx_mail_policy_auth_t *auth, ngx_int_t rc);
 static void ngx_mail_policy_mech_dialogue_cleanup(
     ngx_mail_policy_auth_t *auth);
 
@@ -65,7 +67,7 @@ ngx_mail_policy_mech_t  ngx_mail_policy_mech_dialogue = {
     ngx_mail_policy_mech_dialogue_admit,
     NULL,
     NULL,
-    NULL,
+    ngx_mail_policy_mech_dialogue_answered,
     ngx_mail_policy_mech_dialogue_cleanup
 };
 
@@ -257,6 +259,24 @@ ngx_mail_policy_mech_dialogue_proceed(ngx_mail_policy_auth_t *auth,
     ngx_str_t *message)
 {
     auth->provider->proceed(auth, auth->provider->data, message);
+}
+
+
+/* a yes to somebody who has not said anything yet is none */
+
+static void
+ngx_mail_policy_mech_dialogue_answered(ngx_mail_policy_auth_t *auth,
+    ngx_int_t rc)
+{
+    ngx_mail_policy_mech_dialogue_t  *ctx;
+
+    ctx = auth->ctx;
+
+    if (rc == NGX_OK && !ctx->asked) {
+        rc = NGX_ERROR;
+    }
+
+    ngx_mail_policy_auth_done(auth, rc, NULL);
 }
 
 

@@ -34,7 +34,8 @@ sub new {
 
     my $self = bless {
         name => 'dovecot', mechanisms => $MECHANISMS, delay => 0,
-        users => {}, fields => {}, conf => '', owner => $$, %option,
+        users => {}, fields => {}, conf => '', owner => $$, file => 1,
+        left => [], %option,
     }, $class;
 
     $self->{home} = "$self->{dir}/$self->{name}";
@@ -59,10 +60,23 @@ sub socket { return "$_[0]{home}/auth" }
 sub pid    { return $_[0]{pid} }
 
 
+# Another password, in another file: not before start() is it in force, and
+# then for new processes only.
+
+sub set {
+    my ($self, $login, $password) = @_;
+
+    $self->{users}{$login} = $password;
+    $self->{file}++;
+    $self->_users();
+    $self->_configure();
+}
+
+
 sub _users {
     my ($self) = @_;
 
-    $self->_write('users', join('', map {
+    $self->_write("users$self->{file}", join('', map {
         "$_:{PLAIN}$self->{users}{$_}::::::" . ($self->{fields}{$_} // '')
             . "\n"
     } sort keys %{ $self->{users} }));
@@ -107,7 +121,7 @@ passdb {
 passdb {
   driver = passwd-file
   mechanisms = plain login cram-md5 scram-sha-256
-  args = scheme=PLAIN username_format=%u $home/users
+  args = scheme=PLAIN username_format=%u $home/users$self->{file}
 }
 userdb {
   driver = static
@@ -182,10 +196,17 @@ sub stop {
     my $pid = delete $self->{pid} or return;
     return if $self->{owner} != $$;
 
-    CORE::kill('CONT', children($pid), $pid);
+    # who serves clients stays until they are gone
+    my @children = children($pid);
+    push @{ $self->{left} }, @children;
+
+    CORE::kill('CONT', @children, $pid);
     stop_process($pid, 'TERM', 10);
     unlink($self->socket());
 }
+
+
+sub DESTROY { $_[0]->stop() }
 
 
 # all of it, as it would crash
@@ -197,9 +218,18 @@ sub kill {
 
     # the master first, or it would start others
     my @children = children($pid);
-    CORE::kill('KILL', $pid, @children);
+    CORE::kill('KILL', $pid, @children, grep { is_ours($_) }
+        splice @{ $self->{left} });
     wait_exit($pid, 5);
     unlink($self->socket(), "$self->{home}/run/master.pid");
+}
+
+
+sub is_ours {
+    my ($pid) = @_;
+
+    open(my $fh, '<', "/proc/$pid/cmdline") or return 0;
+    return (<$fh> // '') =~ /^dovecot\/auth/;
 }
 
 
