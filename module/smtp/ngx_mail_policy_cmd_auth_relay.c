@@ -438,13 +438,19 @@ ngx_mail_policy_asking_text(ngx_pool_t *pool, mpol_reply_t *reply,
 static void
 ngx_mail_policy_asking_answer(ngx_mail_policy_asking_t *asking, ngx_int_t rc)
 {
-    ngx_mail_policy_auth_t  *auth;
+    ngx_mail_policy_auth_t     *auth;
+    ngx_mail_policy_session_t  *s;
 
+    s = asking->session;
     auth = asking->auth;
     asking->auth = NULL;
 
     if (rc != NGX_OK) {
-        ngx_mail_policy_asking_end(asking->session);
+        ngx_mail_policy_asking_end(s);
+
+        /* of what comes now, a thread maybe, the session has the timer */
+
+        ngx_mail_policy_session_resume(s);
     }
 
     ngx_mail_policy_auth_answer(auth, rc);
