@@ -30,7 +30,7 @@ my $relay = $t->run_relay(name => 'relay');
 
 # a file of users stays in memory, and has what this looks for
 my $matrix = MailPolicy::AuthMatrix->new($t,
-    providers => [ qw(redis http jwt) ]);
+    providers => [ qw(redis http jwt relay) ]);
 
 $t->conf($matrix->conf(<<'EOF'));
 

@@ -305,6 +305,12 @@ ngx_mail_policy_smtp_ssl(ngx_connection_t *c)
 
     SSL_set_mode(c->ssl->connection, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 
+    /* or what was deciphered, passwords too, stays where nobody wipes it */
+
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+    SSL_set_options(c->ssl->connection, SSL_OP_CLEANSE_PLAINTEXT);
+#endif
+
     /* a client may send on and on instead of its close_notify */
 
     c->ssl->no_wait_shutdown = 1;
