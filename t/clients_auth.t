@@ -2,8 +2,8 @@
 
 # Clients that others wrote log in with each mechanism that they speak, at
 # each provider that can serve it: swaks, curl, msmtp and smtplib with a
-# message behind it, and gsasl.  With STARTTLS and implicit TLS; with what is
-# wrong they are refused, and report it.
+# message behind it, and gsasl.  With STARTTLS and implicit TLS, which gsasl
+# does not have: in clear.  With what is wrong they are refused, and report it.
 
 use strict;
 use warnings;
@@ -124,7 +124,8 @@ for my $client ($programs->names(), 'gsasl') {
         for my $provider ($matrix->providers()) {
             my @cells = grep { $_->{mechanism} eq $method
                 && $_->{provider} eq $provider } $matrix->cells(
-                $client eq 'gsasl' ? 'starttls' : qw(starttls tls)) or next;
+                $client eq 'gsasl' ? qw(plain starttls) : qw(starttls tls))
+                or next;
 
             my $one = $cells[ $turn++ % @cells ];
 
