@@ -251,10 +251,10 @@ bad('smtp_auth none with a provider',
     "$REDIS\n" . server('policy_auth redis; smtp_auth none;
      proxy_pass 127.0.0.1:25;'),
     qr/"smtp_auth none" contradicts "policy_auth"/, 'server');
-bad('smtp_auth leaves nothing',
-    "$REDIS\n" . server('policy_auth redis; smtp_auth cram-md5 external;
+bad('smtp_auth of which nobody knows a thing',
+    "$REDIS\n" . server('policy_auth relay; smtp_auth cram-md5;
      proxy_pass 127.0.0.1:25;'),
-    qr/"smtp_auth" leaves no method to log in by: add "plain" or "login"/,
+    qr/no provider of "policy_auth" can serve CRAM-MD5: leave that out of/,
     'server');
 
 bad('smtp_capabilities SIZE x', whole('smtp_capabilities "SIZE ten";'),

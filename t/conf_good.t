@@ -146,6 +146,10 @@ good('directives without policy',
 good('mail without a server', '');
 good('no mail', undef);
 
+good('smtp_auth without plain and login',
+    "$REDIS\n" . bare('policy on; policy_auth redis; smtp_auth cram-md5;
+     policy_auth_plaintext on; proxy_pass 127.0.0.1:25;'));
+
 
 # warnings
 
@@ -154,14 +158,10 @@ warned('a short proxy_final_timeout',
     qr/"proxy_final_timeout" of less than 10 minutes may deliver messages tw/);
 warned('an extension that is not ours', server('smtp_capabilities XYZ SIZE;'),
     qr/smtp_capabilities "XYZ" is not supported by this version and is not/);
-warned('cram-md5',
-    "$REDIS\n" . bare('policy on; policy_auth redis; smtp_auth plain cram-md5;
-     policy_auth_plaintext on; proxy_pass 127.0.0.1:25;'),
-    qr/smtp_auth "cram-md5" is not supported by this version and is not off/);
-warned('external',
+warned('external, and no certificates',
     "$REDIS\n" . bare('policy on; policy_auth redis; smtp_auth plain external;
      policy_auth_plaintext on; proxy_pass 127.0.0.1:25;'),
-    qr/smtp_auth "external" is not supported by this version and is not off/);
+    qr/no client is offered EXTERNAL without "ssl_verify_client"/);
 warned('a provider, and no TLS',
     "$REDIS\n" . bare('policy on; policy_auth redis;
      proxy_pass 127.0.0.1:25;'),

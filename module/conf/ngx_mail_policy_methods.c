@@ -150,11 +150,18 @@ ngx_mail_policy_methods_stock(ngx_conf_t *cf)
 static void
 ngx_mail_policy_methods_external(ngx_conf_t *cf)
 {
-    ngx_mail_ssl_conf_t  *sslcf;
+    ngx_mail_ssl_conf_t       *sslcf;
+    ngx_mail_core_srv_conf_t  *cscf;
 
     sslcf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_ssl_module);
 
-    if (sslcf->ssl.ctx == NULL) {
+    if (sslcf->ssl.ctx == NULL || sslcf->verify == 0) {
+        cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "no client is offered EXTERNAL without "
+                      "\"ssl_verify_client\" for server in %s:%ui",
+                      cscf->file_name, cscf->line);
         return;
     }
 

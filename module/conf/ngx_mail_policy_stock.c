@@ -431,30 +431,6 @@ ngx_mail_policy_stock_methods(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    if (sscf->auth_methods & NGX_MAIL_AUTH_CRAM_MD5_ENABLED) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "smtp_auth \"cram-md5\" is not supported by this "
-                      "version and is not offered by server in %s:%ui",
-                      cscf->file_name, cscf->line);
-    }
-
-    if (sscf->auth_methods & NGX_MAIL_AUTH_EXTERNAL_ENABLED) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "smtp_auth \"external\" is not supported by this "
-                      "version and is not offered by server in %s:%ui",
-                      cscf->file_name, cscf->line);
-    }
-
-    if (!(sscf->auth_methods & (NGX_MAIL_AUTH_PLAIN_ENABLED
-                                |NGX_MAIL_AUTH_LOGIN_ENABLED)))
-    {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"smtp_auth\" leaves no method to log in by: add "
-                      "\"plain\" or \"login\" for server in %s:%ui",
-                      cscf->file_name, cscf->line);
-        return NGX_ERROR;
-    }
-
     ngx_mail_policy_stock_plaintext(cf, conf, cscf);
 
     return NGX_OK;
