@@ -8,10 +8,13 @@
  * The provider "http://host[:port]/uri", "https://...": a service that speaks
  * nginx' "auth_http" protocol, and verifies.
  *
- * Events: the answer to a request, once.
+ * Events: the answer to a request, and a timer, where the service asks to be
+ * asked again.
  *
  *     find -> request under way -> answered
- *                             \-> cancel
+ *               ^             \-> "Auth-Status: WAIT" -> timer --\
+ *               +-------------------------------------------------/
+ *     cancel, in any state
  *
  * Only an answer that says "Auth-Status: OK" lets anybody in.  What is no
  * answer, and what an answer says that cannot be true, is an error: nobody
@@ -33,6 +36,15 @@
 #define NGX_MAIL_POLICY_AUTH_HTTP_WAIT    300   /* seconds */
 #define NGX_MAIL_POLICY_AUTH_HTTP_SASL    1024  /* octets of Auth-Error-SASL */
 
+/* what is under way for an auth: a request or a timer */
+typedef struct {
+    ngx_mail_policy_auth_t       *auth;
+    ngx_mail_policy_auth_http_t  *provider;
+    ngx_mail_policy_http_t       *http;     /* NULL: it waits */
+    ngx_event_t                   timer;
+} ngx_mail_policy_auth_http_ctx_t;
+
+
 #define NGX_MAIL_POLICY_AUTH_HTTP_METHODS                                     \
     (NGX_MAIL_POLICY_METHODS_PASSWORD                                         \
      |NGX_MAIL_POLICY_METHODS_TOKEN                                           \
@@ -49,7 +61,16 @@ static void ngx_mail_policy_auth_http_find(ngx_mail_policy_auth_t *auth,
     void *data);
 static void ngx_mail_policy_auth_http_cancel(ngx_mail_policy_auth_t *auth,
     void *data);
+static void ngx_mail_policy_auth_http_ask(
+    ngx_mail_policy_auth_http_ctx_t *ctx);
 static void ngx_mail_policy_auth_http_handler(ngx_mail_policy_http_t *http,
+    ngx_int_t rc);
+static ngx_uint_t ngx_mail_policy_auth_http_waits(
+    ngx_mail_policy_http_t *http);
+static ngx_msec_t ngx_mail_policy_auth_http_wait(
+    ngx_mail_policy_http_t *http);
+static void ngx_mail_policy_auth_http_timer_handler(ngx_event_t *ev);
+static void ngx_mail_policy_auth_http_answer(ngx_mail_policy_auth_t *auth,
     ngx_int_t rc);
 static ngx_int_t ngx_mail_policy_auth_http_judge(ngx_mail_policy_auth_t *auth,
     ngx_mail_policy_http_t *http);
@@ -224,66 +245,156 @@ ngx_mail_policy_auth_http_settings(ngx_mail_policy_auth_t *auth)
 static void
 ngx_mail_policy_auth_http_find(ngx_mail_policy_auth_t *auth, void *data)
 {
-    ngx_mail_policy_auth_http_t *provider = data;
+    ngx_mail_policy_auth_http_ctx_t  *ctx;
 
+    ctx = ngx_pcalloc(auth->pool, sizeof(ngx_mail_policy_auth_http_ctx_t));
+    if (ctx == NULL) {
+        ngx_mail_policy_auth_answer(auth, NGX_ERROR);
+        return;
+    }
+
+    ctx->auth = auth;
+    ctx->provider = data;
+
+    ctx->timer.handler = ngx_mail_policy_auth_http_timer_handler;
+    ctx->timer.data = ctx;
+    ctx->timer.log = ngx_cycle->log;
+
+    ngx_mail_policy_auth_http_ask(ctx);
+}
+
+
+static void
+ngx_mail_policy_auth_http_ask(ngx_mail_policy_auth_http_ctx_t *ctx)
+{
     ngx_int_t                          rc;
+    ngx_mail_policy_auth_t            *auth;
     ngx_mail_policy_http_t            *http;
     ngx_mail_policy_auth_http_conf_t  *conf;
 
+    auth = ctx->auth;
     conf = ngx_mail_policy_auth_http_settings(auth);
 
     http = ngx_mail_policy_http_create(auth->pool);
     if (http == NULL) {
-        ngx_mail_policy_auth_answer(auth, NGX_ERROR);
+        ngx_mail_policy_auth_http_answer(auth, NGX_ERROR);
         return;
     }
 
-    rc = ngx_mail_policy_auth_http_request(auth, provider, &http->request);
+    rc = ngx_mail_policy_auth_http_request(auth, ctx->provider,
+                                           &http->request);
     if (rc != NGX_OK) {
-        ngx_mail_policy_auth_answer(auth, rc);
+        ngx_mail_policy_auth_http_answer(auth, rc);
         return;
     }
 
-    http->service = &provider->service;
-    http->tls = provider->tls ? &conf->tls : NULL;
+    http->service = &ctx->provider->service;
+    http->tls = ctx->provider->tls ? &conf->tls : NULL;
     http->timeout = conf->timeout;
     http->log = auth->log;
     http->handler = ngx_mail_policy_auth_http_handler;
-    http->data = auth;
+    http->data = ctx;
 
-    auth->wait = http;
+    ctx->http = http;
+    auth->wait = ctx;
 
     if (ngx_mail_policy_http_send(http) != NGX_OK) {
-        auth->wait = NULL;
-        ngx_mail_policy_auth_answer(auth, NGX_ERROR);
+        ngx_mail_policy_auth_http_answer(auth, NGX_ERROR);
     }
+}
+
+
+static void
+ngx_mail_policy_auth_http_answer(ngx_mail_policy_auth_t *auth, ngx_int_t rc)
+{
+    auth->wait = NULL;
+
+    ngx_mail_policy_auth_answer(auth, rc);
 }
 
 
 static void
 ngx_mail_policy_auth_http_cancel(ngx_mail_policy_auth_t *auth, void *data)
 {
-    ngx_mail_policy_http_cancel(auth->wait);
+    ngx_mail_policy_auth_http_ctx_t  *ctx;
 
+    ctx = auth->wait;
     auth->wait = NULL;
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+        return;
+    }
+
+    ngx_mail_policy_http_cancel(ctx->http);
 }
 
 
 static void
 ngx_mail_policy_auth_http_handler(ngx_mail_policy_http_t *http, ngx_int_t rc)
 {
-    ngx_mail_policy_auth_t  *auth;
+    ngx_mail_policy_auth_http_ctx_t  *ctx;
 
-    auth = http->data;
-    auth->wait = NULL;
+    ctx = http->data;
+    ctx->http = NULL;
+
+    if (rc == NGX_OK && ngx_mail_policy_auth_http_waits(http)) {
+
+        /* once a second at most; the session has a timer for all of it */
+
+        ngx_add_timer(&ctx->timer,
+                      ngx_max(ngx_mail_policy_auth_http_wait(http), 1000));
+
+        ngx_mail_policy_http_wipe(http);
+        return;
+    }
 
     if (rc == NGX_OK) {
-        rc = ngx_mail_policy_auth_http_judge(auth, http);
+        rc = ngx_mail_policy_auth_http_judge(ctx->auth, http);
     }
 
     ngx_mail_policy_http_wipe(http);
 
-    ngx_mail_policy_auth_answer(auth, rc);
+    ngx_mail_policy_auth_http_answer(ctx->auth, rc);
+}
+
+
+/* it cannot say yet, and is to be asked again */
+
+static ngx_uint_t
+ngx_mail_policy_auth_http_waits(ngx_mail_policy_http_t *http)
+{
+    ngx_str_t  status;
+
+    status = ngx_mail_policy_auth_http_field(http, MPOL_AUTH_HTTP_STATUS);
+
+    return status.len == 4
+           && ngx_memcmp(status.data, "WAIT", 4) == 0
+           && http->head.status / 100 == 2;
+}
+
+
+/* milliseconds; 0: none was said */
+
+static ngx_msec_t
+ngx_mail_policy_auth_http_wait(ngx_mail_policy_http_t *http)
+{
+    ngx_int_t  wait;
+    ngx_str_t  value;
+
+    value = ngx_mail_policy_auth_http_field(http, MPOL_AUTH_HTTP_WAIT);
+    wait = ngx_atoi(value.data, value.len);
+
+    return (wait > 0) ? (ngx_msec_t) 1000
+                        * ngx_min(wait, NGX_MAIL_POLICY_AUTH_HTTP_WAIT)
+                      : 0;
+}
+
+
+static void
+ngx_mail_policy_auth_http_timer_handler(ngx_event_t *ev)
+{
+    ngx_mail_policy_auth_http_ask(ev->data);
 }
 
 
@@ -400,7 +511,6 @@ ngx_mail_policy_auth_http_refused(ngx_mail_policy_auth_t *auth,
 {
     size_t        n;
     u_char        code[MPOL_AUTH_HTTP_CODE], *p;
-    ngx_int_t     wait;
     ngx_str_t     text, value;
     mpol_str_t    errcode;
 
@@ -436,13 +546,7 @@ ngx_mail_policy_auth_http_refused(ngx_mail_policy_auth_t *auth,
     *p++ = ' ';
     mpol_reply_clean(text.data, text.len, p);
 
-    value = ngx_mail_policy_auth_http_field(http, MPOL_AUTH_HTTP_WAIT);
-    wait = ngx_atoi(value.data, value.len);
-
-    if (wait > 0) {
-        wait = ngx_min(wait, NGX_MAIL_POLICY_AUTH_HTTP_WAIT);
-        auth->told.wait = (ngx_msec_t) wait * 1000;
-    }
+    auth->told.wait = ngx_mail_policy_auth_http_wait(http);
 
     value = ngx_mail_policy_auth_http_field(http, MPOL_AUTH_HTTP_ERROR_SASL);
 
