@@ -13,6 +13,7 @@ package MailPolicy::Sasl;
 #     cancel  => n        "*" in the place of the n-th response
 #     cut     => n        the connection is reset there: 'CUT'
 #     leave   => n        reset as soon as the n-th response is out
+#     stop    => n        nothing is done there: 'STOPPED'; go_on() may follow
 #     say     => { n => octets }    another n-th response; it is encoded
 #     name    => 'scram-sha-256'    of the mechanism, as AUTH has it
 #
@@ -86,12 +87,34 @@ sub login {
     @$self{qw(step challenges proved)} = (0, [], 0);
     $self->{client} = $client;
 
-    my $reply = $client->cmd($self->command($option{name}, $option{initial}));
+    return $self->dialogue(%option,
+        reply => $client->cmd($self->command(@option{qw(name initial)})));
+}
+
+
+# what is left of a dialogue that was stopped
+
+sub go_on {
+    my ($self) = @_;
+
+    my $client = $self->{client};
+    my $response = $self->respond($self->{challenges}[-1]);
+
+    return $self->dialogue(
+        reply => $client->cmd(encode_base64($response, '')));
+}
+
+
+sub dialogue {
+    my ($self, %option) = @_;
+
+    my ($client, $reply) = ($self->{client}, $option{reply});
 
     for (my $n = 1; $reply =~ /^334(?: (.*))?\z/; $n++) {
         my $challenge = decode_base64($1 // '');
         push @{ $self->{challenges} }, $challenge;
 
+        return 'STOPPED' if ($option{stop} // 0) == $n;
         return $client->cmd('*') if ($option{cancel} // 0) == $n;
         return cut($client) if ($option{cut} // 0) == $n;
 
