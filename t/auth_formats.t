@@ -54,6 +54,7 @@ mail {
     policy                 on;
     policy_auth_plaintext  on;
     policy_auth_cache      0;
+    policy_auth_delay      0;
     proxy_pass             127.0.0.1:%%PORT_relay%%;
     max_errors             100;
 
@@ -122,8 +123,17 @@ for my $port (qw(slow redis_edge)) {
     like($c->auth_plain('slow@example.com', 'wrong'), qr/^535 /,
         "$port: wrong, slow");
 
-    my ($wrong, $said) = timed($c, 'slow@example.com');
-    my ($nobody, $same) = timed($c, 'nobody@example.com');
+    my (%best, %reply);
+
+    for my $login (('slow@example.com', 'nobody@example.com') x 5) {
+        my $start = time();
+        $reply{$login} = $c->auth_plain($login, 'wrong');
+        my $took = time() - $start;
+        $best{$login} = $took if $took < ($best{$login} // 60);
+    }
+
+    my ($wrong, $nobody) = @best{'slow@example.com', 'nobody@example.com'};
+    my ($said, $same) = @reply{'slow@example.com', 'nobody@example.com'};
 
     is($same, $said, "AUTH-15 $port: the same reply");
     cmp_ok($nobody, '>', $wrong / 2, "AUTH-15 $port: and as late");
@@ -171,23 +181,6 @@ unlike($log, qr/canary|pencil/, 'OUT-2 no password in the log');
 unlike($log, qr/\Q$stored\E|\Q$server\E/, 'OUT-2 nor a key');
 
 $t->done();
-
-
-sub timed {
-    my ($c, $login) = @_;
-
-    my $best;
-    my $reply;
-
-    for (1 .. 3) {
-        my $start = time();
-        $reply = $c->auth_plain($login, 'wrong');
-        my $took = time() - $start;
-        $best = $took if !defined $best || $took < $best;
-    }
-
-    return ($best, $reply);
-}
 
 
 sub secret {

@@ -472,8 +472,17 @@ ngx_mail_policy_auth_users_kinds(ngx_pool_t *pool,
             }
         }
 
-        ngx_qsort(users, n, sizeof(ngx_mail_policy_auth_user_t *),
-                  ngx_mail_policy_auth_users_cmp_costs);
+        /* mostly, all are of one cost */
+
+        for (i = 1; i < n; i++) {
+            if (ngx_mail_policy_auth_users_cmp_costs(&users[i - 1], &users[i])
+                > 0)
+            {
+                ngx_qsort(users, n, sizeof(ngx_mail_policy_auth_user_t *),
+                          ngx_mail_policy_auth_users_cmp_costs);
+                break;
+            }
+        }
 
         table->kinds[k].users = users;
         table->kinds[k].n = n;

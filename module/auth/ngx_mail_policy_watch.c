@@ -73,21 +73,24 @@ struct ngx_mail_policy_watch_ask_s {
 
 
 static ngx_int_t ngx_mail_policy_watch_begin(ngx_mail_policy_watch_t *watch);
-static void ngx_mail_policy_watch_done_handler(ngx_event_t *ev);
-static void ngx_mail_policy_watch_take(ngx_mail_policy_watch_t *watch,
-    ngx_mail_policy_watch_look_t *look);
 static void ngx_mail_policy_watch_timeout_handler(ngx_event_t *ev);
 static void ngx_mail_policy_watch_drop(ngx_mail_policy_watch_t *watch,
     ngx_mail_policy_watch_look_t *look, ngx_pool_t *pool);
-static void ngx_mail_policy_watch_drop_thread(void *data, ngx_log_t *log);
-static void ngx_mail_policy_watch_dropped_handler(ngx_event_t *ev);
 static void ngx_mail_policy_watch_tell(ngx_mail_policy_watch_t *watch,
     ngx_uint_t all);
 static void ngx_mail_policy_watch_cleanup(void *data);
 static u_char *ngx_mail_policy_watch_message(ngx_mail_policy_watch_t *watch,
     ngx_mail_policy_watch_error_t *error, u_char *p, u_char *last);
+
+#if (NGX_THREADS)
+static void ngx_mail_policy_watch_done_handler(ngx_event_t *ev);
+static void ngx_mail_policy_watch_take(ngx_mail_policy_watch_t *watch,
+    ngx_mail_policy_watch_look_t *look);
+static void ngx_mail_policy_watch_drop_thread(void *data, ngx_log_t *log);
+static void ngx_mail_policy_watch_dropped_handler(ngx_event_t *ev);
 static ngx_uint_t ngx_mail_policy_watch_same_error(
     ngx_mail_policy_watch_error_t *one, ngx_mail_policy_watch_error_t *two);
+#endif
 
 
 ngx_mail_policy_watch_t *
@@ -232,11 +235,12 @@ ngx_mail_policy_watch_cancel(ngx_mail_policy_watch_ask_t *ask)
 }
 
 
+#if (NGX_THREADS)
+
+
 static ngx_int_t
 ngx_mail_policy_watch_begin(ngx_mail_policy_watch_t *watch)
 {
-#if (NGX_THREADS)
-
     ngx_mail_policy_watch_look_t  *look;
 
     /* should it fail, it is not tried for each login */
@@ -269,12 +273,6 @@ ngx_mail_policy_watch_begin(ngx_mail_policy_watch_t *watch)
     watch->look = look;
 
     return NGX_OK;
-
-#else
-
-    return NGX_ERROR;
-
-#endif
 }
 
 
@@ -351,6 +349,48 @@ ngx_mail_policy_watch_take(ngx_mail_policy_watch_t *watch,
     watch->settled = look->settled;
     watch->error = look->error;
 }
+
+
+static ngx_uint_t
+ngx_mail_policy_watch_same_error(ngx_mail_policy_watch_error_t *one,
+    ngx_mail_policy_watch_error_t *two)
+{
+    return one->line == two->line
+           && one->err == two->err
+           && one->len == two->len
+           && ngx_memcmp(one->text, two->text, one->len) == 0;
+}
+
+
+static void
+ngx_mail_policy_watch_drop_thread(void *data, ngx_log_t *log)
+{
+    ngx_mail_policy_watch_look_t *look = data;
+
+    ngx_destroy_pool(look->pool);
+}
+
+
+static void
+ngx_mail_policy_watch_dropped_handler(ngx_event_t *ev)
+{
+    ngx_free(ev->data);
+}
+
+
+#else
+
+
+/* what was read with the configuration stays */
+
+static ngx_int_t
+ngx_mail_policy_watch_begin(ngx_mail_policy_watch_t *watch)
+{
+    return NGX_ERROR;
+}
+
+
+#endif /* NGX_THREADS */
 
 
 static void
@@ -445,22 +485,6 @@ ngx_mail_policy_watch_drop(ngx_mail_policy_watch_t *watch,
 }
 
 
-static void
-ngx_mail_policy_watch_drop_thread(void *data, ngx_log_t *log)
-{
-    ngx_mail_policy_watch_look_t *look = data;
-
-    ngx_destroy_pool(look->pool);
-}
-
-
-static void
-ngx_mail_policy_watch_dropped_handler(ngx_event_t *ev)
-{
-    ngx_free(ev->data);
-}
-
-
 /* threads have ended by now, nginx' own exit comes first */
 
 void
@@ -518,12 +542,3 @@ ngx_mail_policy_watch_message(ngx_mail_policy_watch_t *watch,
 }
 
 
-static ngx_uint_t
-ngx_mail_policy_watch_same_error(ngx_mail_policy_watch_error_t *one,
-    ngx_mail_policy_watch_error_t *two)
-{
-    return one->line == two->line
-           && one->err == two->err
-           && one->len == two->len
-           && ngx_memcmp(one->text, two->text, one->len) == 0;
-}
