@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
-# Several providers: one that a relay has refused is looked for in a file, in
-# a worker that is to end meanwhile.
+# How long a session waits for its providers: one that a relay has refused is
+# looked for in a file, in a worker that is to end meanwhile; and a service may
+# take longer than a client.
 
 use strict;
 use warnings;
@@ -14,11 +15,20 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 use MailPolicy;
+use MailPolicy::AuthService;
 
 my $t = MailPolicy->new();
 
 $t->run_relay(name => 'relay', extensions => [ 'PIPELINING', 'AUTH PLAIN' ],
     users => { 'alice@example.com' => 'canary-a' });
+
+push @{ $t->{servers} }, MailPolicy::AuthService->new(dir => $t->dir(),
+    name => 'slow', port => $t->port('slow'), handler => sub {
+        my ($socket) = @_;
+
+        sleep(3);
+        return MailPolicy::AuthService::reply($socket, 'Auth-Status' => 'OK');
+    });
 
 # a hash that takes a good part of a second
 $t->write_file('users', 'carol@example.com:'
@@ -39,6 +49,13 @@ mail {
     server {
         listen    127.0.0.1:%%PORT_smtp%%;
         protocol  smtp;
+    }
+
+    server {
+        listen       127.0.0.1:%%PORT_hasty%%;
+        protocol     smtp;
+        policy_auth  http://127.0.0.1:%%PORT_slow%%;
+        timeout      1s;
     }
 }
 EOF
@@ -66,5 +83,13 @@ like($_->read_reply(), qr/^235 /, 'the old worker waits for the file\'s')
 $_->close() for @clients;
 
 ok($t->wait_for(sub { !grep { kill(0, $_) } @old }), 'and ends then');
+
+# what "timeout" is for is the client's
+
+my $c = $t->session('hasty');
+
+like($c->auth_plain('alice@example.com', 'canary-a'), qr/^235 /,
+    'a service that takes three seconds');
+like($c->read_reply(), qr/^421 4\.4\.2 /, 'a client must not');
 
 $t->done();

@@ -723,6 +723,13 @@ ngx_mail_policy_auth_event_handler(ngx_event_t *ev)
 }
 
 
+ngx_uint_t
+ngx_mail_policy_auth_waits(ngx_mail_policy_auth_t *auth)
+{
+    return auth->wait != NULL && !auth->provider->records;
+}
+
+
 void
 ngx_mail_policy_auth_cancel(ngx_mail_policy_auth_t *auth)
 {

@@ -139,6 +139,9 @@ void ngx_mail_policy_auth_respond(ngx_mail_policy_auth_t *auth,
 void ngx_mail_policy_auth_admit(ngx_mail_policy_auth_t *auth);
 void ngx_mail_policy_auth_cancel(ngx_mail_policy_auth_t *auth);
 
+/* 1 while a service is asked, which does not let that last for ever */
+ngx_uint_t ngx_mail_policy_auth_waits(ngx_mail_policy_auth_t *auth);
+
 /* the bit of a name as in AUTH, any case; 0: unknown */
 ngx_uint_t ngx_mail_policy_auth_method(u_char *name, size_t len);
 

@@ -517,6 +517,16 @@ ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s)
 
     c = s->connection;
 
+    if (s->reading == NGX_MAIL_POLICY_READ_NOTHING
+        && s->auth && ngx_mail_policy_auth_waits(s->auth))
+    {
+        /* it is not the client that is slow */
+
+        c->read->timedout = 0;
+        ngx_mail_policy_session_wait(s);
+        return;
+    }
+
     ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT, "client timed out");
     c->timedout = 1;
 
