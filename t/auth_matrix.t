@@ -80,7 +80,8 @@ for my $cell ($matrix->cells()) {
         $cell->{mechanism} eq 'EXTERNAL' || $_ ne 'EXTERNAL'
     } $matrix->mechanisms(@$cell{qw(provider mode)})), "$name: is offered");
 
-    is($wrong->login($c), $invalid, "AUTH-3 $name: wrong");
+    is($wrong->login($c), $invalid, "AUTH-3 $name: wrong")
+        unless slow($cell) && $cell->{mode} eq 'plain';
     is($wrong->login($c, initial => $wrong->has_initial()), $invalid,
         "AUTH-3 $name: wrong again") unless slow($cell);
     is($sasl->login($c), $DONE, "AUTH-3 $name: then good");
