@@ -42,21 +42,22 @@ mail {
     policy_redis           redis://127.0.0.1:%%PORT_fake%% timeout=3s
                            on_error=closed;
     policy                 on;
+
+    # of all servers, as the thread may be asked to look at a file, too
+    policy_auth            file:%%DIR%%/users;
     policy_auth_plaintext  on;
-    policy_auth_cache 0;
+    policy_auth_cache      0;
     policy_limit           x  key=\$sender  messages=1000/1h;
     proxy_pass             127.0.0.1:%%PORT_relay%%;
 
     server {
         listen       127.0.0.1:%%PORT_$name%%;
         protocol     smtp;
-        policy_auth  file:%%DIR%%/users;
     }
 
     server {
         listen       127.0.0.1:%%PORT_hurried_$name%%;
         protocol     smtp;
-        policy_auth  file:%%DIR%%/users;
         timeout      500ms;
     }
 
@@ -75,10 +76,10 @@ my $async = MailPolicy::Async->new($t, $relay, 'main');
 
 
 sub login {
-    my ($c, $who) = @_;
+    my ($c, $who, $password) = @_;
 
-    $c->send_raw('AUTH PLAIN '
-        . encode_base64("\0$who\@example.com\0secret", '') . "\r\n");
+    $c->send_raw('AUTH PLAIN ' . encode_base64("\0$who\@example.com\0"
+        . ($password // 'secret'), '') . "\r\n");
 }
 
 
@@ -136,7 +137,13 @@ my @before = hashing(4);
 my ($c) = hashing(1, 'hurried_main');
 
 $async->is_reply($c, '421 4\.4\.2', $name);
+
+# its hash is right, and nobody's: not that of who has come in the meantime
+my @wrong = map { $async->session('main') } 1 .. 4;
+login($_, 'fast', 'wrong') for @wrong;
+
 $async->is_reply($_, '235', "$name, the others") for @before;
+$async->is_reply($_, '535', "$name, those who came then") for @wrong;
 steady($name);
 
 # E9: what others have asked of Redis is lost
