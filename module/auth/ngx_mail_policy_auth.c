@@ -726,7 +726,7 @@ ngx_mail_policy_auth_event_handler(ngx_event_t *ev)
 ngx_uint_t
 ngx_mail_policy_auth_waits(ngx_mail_policy_auth_t *auth)
 {
-    return auth->wait != NULL && !auth->provider->records;
+    return auth->wait != NULL && !auth->provider->records && !auth->again;
 }
 
 

@@ -342,6 +342,8 @@ ngx_mail_policy_auth_http_handler(ngx_mail_policy_http_t *http, ngx_int_t rc)
 
         /* once a second at most; the session has a timer for all of it */
 
+        ctx->auth->again = 1;
+
         ngx_add_timer(&ctx->timer,
                       ngx_max(ngx_mail_policy_auth_http_wait(http), 1000));
 

@@ -165,6 +165,8 @@ struct ngx_mail_policy_auth_s {
     ngx_event_t                       event;
 
     unsigned                          refuse:1; /* whatever the password */
+    unsigned                          again:1;  /* a service is asked again,
+                                                   which may have no end */
     unsigned                          suspended:1;  /* the same, but who has
                                                    the password is told */
 };
