@@ -24,7 +24,7 @@ my $fake = MailPolicy::FakeRedis->new(dir => $t->dir(),
         my ($command) = @_;
 
         return "+PONG\r\n" if $command eq 'PING';
-        return "*3\r\n\$" . length($hash) . "\r\n$hash\r\n\$-1\r\n\$-1\r\n"
+        return "*5\r\n\$" . length($hash) . "\r\n$hash\r\n" . "\$-1\r\n" x 4
             if $command eq 'HMGET';
         return "-READONLY You can't write against a read only replica.\r\n";
     } });

@@ -726,7 +726,11 @@ ngx_mail_policy_auth_event_handler(ngx_event_t *ev)
 ngx_uint_t
 ngx_mail_policy_auth_waits(ngx_mail_policy_auth_t *auth)
 {
-    return auth->wait != NULL && !auth->provider->records && !auth->again;
+    /* what it has said is heard later in this turn of the event loop */
+
+    return auth->event.posted
+           || (auth->wait != NULL && !auth->provider->records
+               && !auth->again);
 }
 
 

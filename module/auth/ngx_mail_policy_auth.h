@@ -139,7 +139,7 @@ void ngx_mail_policy_auth_respond(ngx_mail_policy_auth_t *auth,
 void ngx_mail_policy_auth_admit(ngx_mail_policy_auth_t *auth);
 void ngx_mail_policy_auth_cancel(ngx_mail_policy_auth_t *auth);
 
-/* 1 while a service is asked, which does not let that last for ever */
+/* 1 while a service is asked, which ends by itself, or has just answered */
 ngx_uint_t ngx_mail_policy_auth_waits(ngx_mail_policy_auth_t *auth);
 
 /* the bit of a name as in AUTH, any case; 0: unknown */
