@@ -11,6 +11,7 @@ use lib "$Bin/../tests/lib";
 
 use MIME::Base64 qw(encode_base64);
 use Test::More;
+use Time::HiRes qw(sleep);
 
 use MailPolicy;
 use MailPolicy::Authority;

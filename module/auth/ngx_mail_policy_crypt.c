@@ -77,7 +77,6 @@ struct ngx_mail_policy_crypt_s {
     struct {
         u_char                 hash[NGX_MAIL_POLICY_CRYPT_HASH_MAX + 1];
         u_char                 password[MPOL_PASSWORD_MAX + 1];
-        struct crypt_data      crypt;
     } secret;
 };
 
@@ -199,30 +198,46 @@ ngx_mail_policy_crypt_thread(void *data, ngx_log_t *log)
 static ngx_int_t
 ngx_mail_policy_crypt_verify(ngx_mail_policy_crypt_t *crypt)
 {
-    char  *result;
+    char               *result;
+    ngx_int_t           rc;
+    struct crypt_data  *data;
 
     if (crypt->password_len > NGX_MAIL_POLICY_CRYPT_PHRASE) {
         crypt->secret.password[NGX_MAIL_POLICY_CRYPT_PHRASE] = '\0';
         crypt->refuse = 1;
     }
 
+    /* 32 KB, which those that wait for a thread need not have yet */
+
+    data = calloc(1, sizeof(struct crypt_data));
+    if (data == NULL) {
+        crypt->err = ngx_errno;
+        return NGX_ERROR;
+    }
+
     result = crypt_r((char *) crypt->secret.password,
-                     (char *) crypt->secret.hash, &crypt->secret.crypt);
+                     (char *) crypt->secret.hash, data);
 
     /* "*0" and "*1" are how libxcrypt says that it failed */
 
     if (result == NULL || result[0] == '*') {
         crypt->err = ngx_errno;
-        return NGX_ERROR;
-    }
+        rc = NGX_ERROR;
 
-    if (ngx_strlen(result) != crypt->hash_len
-        || CRYPTO_memcmp(result, crypt->secret.hash, crypt->hash_len) != 0)
+    } else if (ngx_strlen(result) != crypt->hash_len
+               || CRYPTO_memcmp(result, crypt->secret.hash, crypt->hash_len)
+                  != 0)
     {
-        return NGX_DECLINED;
+        rc = NGX_DECLINED;
+
+    } else {
+        rc = NGX_OK;
     }
 
-    return NGX_OK;
+    ngx_explicit_memzero(data, sizeof(struct crypt_data));
+    free(data);
+
+    return rc;
 }
 
 
