@@ -154,6 +154,10 @@ sub at_once {
     my @alone = noops(child(sub { hash_often(20) }));
     my $start = time();
     my @took = noops(child(sub {
+
+        # clients have machines of their own
+        setpriority(0, 0, 19);
+
         my ($replies) = login_all('busy', $LOGINS);
         print join(' ', map { "$_$replies->{$_}" } sort keys %$replies);
     }));
