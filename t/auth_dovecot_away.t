@@ -174,6 +174,21 @@ $_->close() for $c, $dialogue, $other;
 ok($t->wait_for(sub { !grep { kill(0, $_) } @old }),
     'and the old worker is gone');
 
+# and before a dialogue has begun, with nobody else to wait for
+
+@old = $t->worker_pids();
+$dovecot->signal('STOP');
+$c = $t->session('smtp');
+$c->send_raw("AUTH CRAM-MD5\r\n");
+sleep(0.3);
+$t->reload();
+sleep(1);
+$dovecot->signal('CONT');
+like($c->read_reply(), qr/^334 /, 'a dialogue begins with the old worker');
+like($c->cmd('*'), qr/^(?:501|421) /, 'and ends');
+$c->close();
+ok($t->wait_for(sub { !grep { kill(0, $_) } @old }), 'which is then gone');
+
 unlike($t->error_log(), qr/canary/, 'OUT-2 no password in the log');
 
 $t->disconnect();

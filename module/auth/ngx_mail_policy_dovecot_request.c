@@ -16,8 +16,10 @@
  * over, and one to an id that this connection was never asked with is the end
  * of the connection.
  *
- * Events: a timer of each request, cancelable, while Dovecot is to answer.  If
- * it has said nothing to anybody meanwhile, it is the connection that is dead.
+ * Events: a timer of each request while Dovecot is to answer.  If it has said
+ * nothing to anybody meanwhile, it is the connection that is dead.  It is not
+ * cancelable: a worker that is to end waits for it, as the session may have no
+ * timer then.
  */
 
 
@@ -73,7 +75,6 @@ ngx_mail_policy_dovecot_request(ngx_mail_policy_dovecot_service_t *service,
     request->timer.handler = ngx_mail_policy_dovecot_timeout_handler;
     request->timer.data = request;
     request->timer.log = ngx_cycle->log;
-    request->timer.cancelable = 1;
 
     cln->handler = ngx_mail_policy_dovecot_cleanup;
 
