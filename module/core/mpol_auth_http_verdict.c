@@ -51,6 +51,12 @@ mpol_auth_http_persistent(const mpol_auth_http_t *st)
         return 0;
     }
 
+    /* behind 1xx comes the answer itself, which nobody waits for any more */
+
+    if (st->status < 200) {
+        return 0;
+    }
+
     /* these two have no body, whatever they say of it */
 
     if (st->status == 204 || st->status == 304) {

@@ -97,6 +97,8 @@ static const case_t  cases[] = {
     { IN("HTTP/1.1 302 x\r\nAuth-Status: OK\r\n\r\n"), REPLY, MPOL_BAD, 0,
       NULL, 0 },
     { IN("HTTP/1.1 100 x\r\n\r\n"), REPLY, MPOL_BAD, 0, NULL, 0 },
+    { IN("HTTP/1.1 199 x\r\nContent-Length: 0\r\n\r\n"), REPLY, MPOL_BAD, 0,
+      NULL, 0 },
     { IN("HTTP/1.1 403 x\r\nAuth-Status: OK\r\n\r\n"), REPLY, MPOL_BAD, 0,
       NULL, 0 },
     { IN("HTTP/1.1 403 x\r\nAuth-Status: no\r\n\r\n"), REPLY,
