@@ -347,7 +347,10 @@ ngx_mail_policy_auth_http_handler(ngx_mail_policy_http_t *http, ngx_int_t rc)
         ngx_add_timer(&ctx->timer,
                       ngx_max(ngx_mail_policy_auth_http_wait(http), 1000));
 
+        /* the next request has a buffer of its own, and there may be many */
+
         ngx_mail_policy_http_wipe(http);
+        (void) ngx_pfree(http->pool, http->buf);
         return;
     }
 

@@ -490,8 +490,16 @@ ngx_mail_policy_auth_ended(ngx_mail_policy_session_t *s,
         ngx_mail_policy_check_give_back(&s->check);
 
         s->auth_login.len = 0;
-        ngx_mail_policy_reply(s, ngx_mail_policy_auth_text(s, &told->reply,
-                                                NGX_MAIL_POLICY_AUTH_LATER));
+
+        /* not counted, so nothing of it may stay with the session */
+
+        if (told->reply.len) {
+            ngx_mail_policy_reply(s, "%V", &told->reply);
+
+        } else {
+            ngx_mail_policy_reply(s, NGX_MAIL_POLICY_AUTH_LATER);
+        }
+
         ngx_mail_policy_session_resume(s);
     }
 }
