@@ -120,20 +120,22 @@ is_installed()
 
 install_packages()
 {
-    local package new_services=""
+    local package
 
     find_root_helper "$@"
 
     say "installing packages: $*"
 
+    NEW_SERVICES=""
+
     for package in nginx redis-server postfix dovecot-core; do
         if ! is_installed "$package"; then
-            new_services="$new_services $package"
+            NEW_SERVICES="$NEW_SERVICES ${package%-core}"
         fi
     done
 
     forbid_services
-    trap allow_services EXIT
+    trap leave_services EXIT
 
     # not a mail server for anybody else, should somebody enable it later
     if ! is_installed postfix && command -v debconf-set-selections >/dev/null
@@ -151,12 +153,24 @@ install_packages()
     logged "$BUILD/apt.log" as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get -q -y install --no-install-recommends "$@"
 
-    allow_services
+    leave_services
     trap - EXIT
+}
 
-    for package in $new_services; do
-        if is_installed "$package"; then
-            disable_service "${package%-core}"
+
+# should apt fail half way, too: some may have been set up by then
+
+leave_services()
+{
+    local service
+
+    allow_services
+
+    for service in $NEW_SERVICES; do
+        if [ -e "/etc/init.d/$service" ] \
+            || [ -e "/lib/systemd/system/$service.service" ]
+        then
+            disable_service "$service"
         fi
     done
 }
