@@ -48,6 +48,7 @@ my %users = (
     'badport'  => { Server => '127.0.0.1', Port => 65536 },
     'coded'    => { Status => 'Not now', Code => '454 4.7.0' },
     'short'    => { Status => 'Go away', Code => '550' },
+    'closed'   => { Status => 'Come back later', Code => '421 4.7.0' },
     'miscoded' => { Status => 'Hello', Code => '250 2.0.0' },
     'odd'      => { Status => "\xc3\xa4\tb" },
     'long'     => { Status => $LONG },
@@ -247,6 +248,11 @@ my %told = (
 is(login('plain', $_), $told{$_}, "$_: the reply") for sort keys %told;
 
 my $begin = time();
+my $closed = $t->session('plain');
+is($closed->auth_plain('closed@example.com', 'canary'),
+    '421 4.7.0 Come back later', 'Auth-Error-Code: 421');
+ok($closed->wait_close(), '421 closes');
+
 is(login('plain', 'slow'), '535 5.7.8 Slowly', 'Auth-Wait: the reply');
 cmp_ok(time() - $begin, '>=', 0.9, 'Auth-Wait: waited for');
 

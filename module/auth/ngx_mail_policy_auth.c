@@ -462,6 +462,7 @@ ngx_mail_policy_auth_find(ngx_mail_policy_auth_t *auth)
     /* what another one knew of the login is of no use */
 
     auth->suspended = 0;
+    auth->again = 0;
     ngx_str_null(&auth->told.senders);
     ngx_str_null(&auth->told.relay);
 

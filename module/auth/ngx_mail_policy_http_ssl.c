@@ -62,6 +62,12 @@ ngx_mail_policy_http_ssl(ngx_conf_t *cf, ngx_uint_t verify,
     cln->handler = ngx_ssl_cleanup_ctx;
     cln->data = ssl;
 
+    /* an answer may have a password in it */
+
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+    SSL_CTX_set_options(ssl->ctx, SSL_OP_CLEANSE_PLAINTEXT);
+#endif
+
     if (!verify) {
         return ssl;
     }

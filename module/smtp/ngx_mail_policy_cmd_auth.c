@@ -74,6 +74,8 @@ static void ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
 static ngx_msec_t ngx_mail_policy_auth_wait(ngx_mail_policy_session_t *s,
     ngx_msec_t asked);
 static void ngx_mail_policy_auth_delay_handler(ngx_event_t *ev);
+static void ngx_mail_policy_auth_say(ngx_mail_policy_session_t *s,
+    const char *reply);
 static ngx_int_t ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
     const char *reply);
 
@@ -671,8 +673,7 @@ ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
     wait = ngx_mail_policy_auth_wait(s, told->wait);
 
     if (wait == 0) {
-        ngx_mail_policy_session_error(s, reply);
-        ngx_mail_policy_session_resume(s);
+        ngx_mail_policy_auth_say(s, reply);
         return;
     }
 
@@ -722,7 +723,21 @@ ngx_mail_policy_auth_delay_handler(ngx_event_t *ev)
 
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
 
-    ngx_mail_policy_session_error(s, (char *) s->auth_reply);
+    ngx_mail_policy_auth_say(s, (char *) s->auth_reply);
+}
+
+
+/* RFC 5321, section 3.8: who says 421 closes, be it in a provider's words */
+
+static void
+ngx_mail_policy_auth_say(ngx_mail_policy_session_t *s, const char *reply)
+{
+    if (ngx_strncmp(reply, "421", 3) == 0) {
+        ngx_mail_policy_session_close(s, reply);
+        return;
+    }
+
+    ngx_mail_policy_session_error(s, reply);
     ngx_mail_policy_session_resume(s);
 }
 
