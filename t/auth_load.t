@@ -92,7 +92,7 @@ sub plain {
 # how often each reply was had, and the first socket that had it
 
 sub login_all {
-    my ($where, $count) = @_;
+    my ($where, $count, $begun) = @_;
 
     my @sessions = map { MailPolicy::AuthTimes->new($t->port($where), 1) }
         1 .. $count;
@@ -101,6 +101,7 @@ sub login_all {
     my (%replies, %first);
     my $n = 0;
 
+    $begun->() if $begun;
     syswrite($_, plain(++$n)) for values %socket;
 
     while ($select->count()) {
@@ -121,9 +122,12 @@ sub login_all {
 # how long NOOP took, while a child runs
 
 sub noops {
-    my ($pid) = @_;
+    my ($pid, $begun) = @_;
 
     my ($socket, @took);
+
+    # that many sessions begin is work of its own
+    $t->wait_for(sub { -e $t->dir() . "/$begun" }) if $begun;
 
     until (defined wait_exit($pid, 0)) {
 
@@ -158,14 +162,16 @@ sub at_once {
         # clients have machines of their own
         setpriority(0, 0, 19);
 
-        my ($replies) = login_all('busy', $LOGINS);
+        my ($replies) = login_all('busy', $LOGINS, sub {
+            $t->write_file('begun', '');
+            sleep(0.3);
+        });
         print join(' ', map { "$_$replies->{$_}" } sort keys %$replies);
-    }));
+    }), 'begun');
 
     is($t->read_file('child'), "235 2.7.0$LOGINS",
         "AUTH-13 all of $LOGINS logins at once");
 
-    # the first percents are the sessions' begin, which is work, too
     told('a process that hashes', @alone);
     told(sprintf('%d logins in %.1f s', $LOGINS, time() - $start), @took);
 
