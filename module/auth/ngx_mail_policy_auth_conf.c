@@ -109,6 +109,9 @@ ngx_mail_policy_auth_conf_provider(ngx_conf_t *cf,
     }
 
     conf->methods |= provider->methods;
+    conf->routes |= provider->routes;
+    conf->passwords |= provider->passwords;
+    conf->asks |= provider->asks;
 
     return NGX_OK;
 }
@@ -186,54 +189,21 @@ ngx_mail_policy_auth_off(ngx_mail_policy_auth_conf_t *conf)
 ngx_uint_t
 ngx_mail_policy_auth_routes(ngx_mail_policy_auth_conf_t *conf)
 {
-    ngx_uint_t                        i;
-    ngx_mail_policy_auth_provider_t  *provider;
-
-    provider = conf->providers.elts;
-
-    for (i = 0; i < conf->providers.nelts; i++) {
-        if (provider[i].routes) {
-            return 1;
-        }
-    }
-
-    return 0;
+    return conf->routes;
 }
 
 
 ngx_uint_t
 ngx_mail_policy_auth_passwords(ngx_mail_policy_auth_conf_t *conf)
 {
-    ngx_uint_t                        i;
-    ngx_mail_policy_auth_provider_t  *provider;
-
-    provider = conf->providers.elts;
-
-    for (i = 0; i < conf->providers.nelts; i++) {
-        if (provider[i].passwords) {
-            return 1;
-        }
-    }
-
-    return 0;
+    return conf->passwords;
 }
 
 
 ngx_uint_t
 ngx_mail_policy_auth_asks(ngx_mail_policy_auth_conf_t *conf)
 {
-    ngx_uint_t                        i;
-    ngx_mail_policy_auth_provider_t  *provider;
-
-    provider = conf->providers.elts;
-
-    for (i = 0; i < conf->providers.nelts; i++) {
-        if (provider[i].asks) {
-            return 1;
-        }
-    }
-
-    return 0;
+    return conf->asks;
 }
 
 

@@ -124,6 +124,11 @@ struct ngx_mail_policy_auth_conf_s {
 
     u_char                           *file;
     ngx_uint_t                        line;
+
+    /* one of them does */
+    unsigned                          routes:1;
+    unsigned                          passwords:1;
+    unsigned                          asks:1;
 };
 
 
