@@ -35,6 +35,12 @@ my %bad = (
         qr/"policy_auth_http_timeout" directive invalid value/,
     "policy_auth $SECURE; policy_auth_ssl_trusted_certificate none.crt;" =>
         qr/none\.crt/,
+    "policy_auth $SERVICE; policy_auth_http_pass_client_cert maybe;" =>
+        qr/in "policy_auth_http_pass_client_cert" directive, it must be "on"/,
+    "policy_auth $SECURE; policy_auth_ssl_name a; policy_auth_ssl_name b;" =>
+        qr/"policy_auth_ssl_name" directive is duplicate/,
+    "policy_auth $SECURE; policy_auth_ssl_name;" =>
+        qr/invalid number of arguments in "policy_auth_ssl_name" directive/,
     "policy_auth $SECURE; policy_auth_ssl_verify maybe;" =>
         qr/it must be "on" or "off"/,
 );
