@@ -111,9 +111,11 @@ allowed_rooms()
         check)   echo "core store conf" ;;
         auth)    echo "core store conf" ;;
         relay)   echo "core store conf" ;;
-        smtp)    echo "core store conf check auth relay status" ;;
+        service) echo "core" ;;
+        smtp)    echo "core store conf check auth relay service status" ;;
         postfix) echo "core store conf check auth relay status" ;;
-        conf)    echo "core store check auth relay smtp postfix status" ;;
+        conf)    echo "core store check auth relay service smtp postfix"
+                 echo "status" ;;
         status)  echo "core store check relay conf" ;;
         *)       echo "" ;;
     esac
