@@ -22,7 +22,8 @@ PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
     libjansson-dev libpcre2-dev zlib1g-dev libcrypt-dev dpkg-dev gcc make"
 PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 gsasl perl
     libio-socket-ssl-perl libnet-ssleay-perl openssl python3-jwt
-    python3-cryptography dovecot-core"
+    python3-cryptography dovecot-core postgrey postfix-policyd-spf-python
+    dnsmasq-base"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"
 PACKAGES_FUZZ="clang libclang-rt-dev"
@@ -128,7 +129,7 @@ install_packages()
 
     NEW_SERVICES=""
 
-    for package in nginx redis-server postfix dovecot-core; do
+    for package in nginx redis-server postfix dovecot-core postgrey; do
         if ! is_installed "$package"; then
             NEW_SERVICES="$NEW_SERVICES ${package%-core}"
         fi

@@ -13,6 +13,11 @@ package MailPolicy::Postfix;
 #                it (-o); "smtpd" alone by default
 #     main       further lines of main.cf; mail is discarded unless they name
 #                a default_transport
+#     services   further lines of master.cf; "listens" is then the name of a
+#                port by which it can be seen to have started, should there be
+#                no smtpd
+#     launch     a command that runs its master, which is given as arguments
+#     name       of its directory: "postfix"
 #
 # It ends with the test.
 
@@ -39,12 +44,16 @@ sub new {
     my ($class, $t, %option) = @_;
 
     my $self = bless {
-        t     => $t,
-        dir   => $t->dir() . '/postfix',
-        smtpd => { smtpd => [] },
-        main  => [],
+        t        => $t,
+        name     => 'postfix',
+        smtpd    => { smtpd => [] },
+        main     => [],
+        services => [],
+        launch   => [],
         %option,
     }, $class;
+
+    $self->{dir} = $t->dir() . "/$self->{name}";
 
     mkdir $_ or die "$_: $!\n"
         for $self->{dir}, map { "$self->{dir}/$_" } qw(etc queue data);
@@ -92,6 +101,7 @@ sub master_cf {
     } sort keys %{ $self->{smtpd} };
 
     return join('', map { "$_\n" } @smtpd,
+        @{ $self->{services} },
         'cleanup unix n - n - 0 cleanup', 'qmgr unix n - n 300 1 qmgr',
         'rewrite unix - - n - - trivial-rewrite', 'smtp unix - - n - - smtp',
         'bounce unix - - n - 0 bounce', 'defer unix - - n - 0 bounce',
@@ -115,17 +125,25 @@ sub start {
     my ($daemons) = `postconf -c $dir/etc -h daemon_directory` =~ /(\S+)/;
 
     # it ends its children as a process group
-    $self->{pid} = spawn("$dir/out", 'setsid', "$daemons/master", '-c',
-        "$dir/etc", '-d');
-
-    my ($name) = sort keys %{ $self->{smtpd} };
-    my $up = $t->wait_for(sub {
-        my $c = $t->client($name);
-        return $c->connected() && $c->greeting() && $c->quit() =~ /^221/;
-    });
+    $self->{pid} = spawn("$dir/out", 'setsid', @{ $self->{launch} },
+        "$daemons/master", '-c', "$dir/etc", '-d');
 
     die 'Postfix does not start: ' . $t->read_file("$dir/out") . $self->log()
-        unless $up;
+        unless $t->wait_for(sub { $self->is_up() });
+}
+
+
+sub is_up {
+    my ($self) = @_;
+
+    my ($name) = sort keys %{ $self->{smtpd} };
+    my $c = $self->{t}->client($name // $self->{listens});
+
+    return 0 unless $c->connected();
+    return $c->greeting() && $c->quit() =~ /^221/ if defined $name;
+
+    $c->close();
+    return 1;
 }
 
 
