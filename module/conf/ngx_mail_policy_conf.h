@@ -23,6 +23,7 @@
 #include "ngx_mail_policy_auth.h"
 #include "ngx_mail_policy_auth_http_conf.h"
 #include "ngx_mail_policy_relay.h"
+#include "ngx_mail_policy_service.h"
 #include "ngx_mail_policy_store.h"
 #include "ngx_mail_policy_upstream.h"
 #include "ngx_mail_policy_value.h"
@@ -100,6 +101,18 @@ typedef struct {
 } ngx_mail_policy_limit_t;
 
 
+/* policy_service */
+typedef struct {
+    ngx_mail_policy_service_t        *service;
+    ngx_str_t                         name;         /* as it was written */
+    ngx_mail_policy_service_point_e   point;        /* at= */
+    ngx_msec_t                        timeout;
+    mpol_access_t                     fallback;     /* default_action= */
+    ngx_mail_policy_value_t           condition;    /* if=; text empty: none */
+    uint64_t                          lookups;      /* of it */
+} ngx_mail_policy_service_conf_t;
+
+
 /* log_format */
 typedef struct {
     ngx_str_t                     name;
@@ -128,6 +141,7 @@ typedef struct {
     ngx_array_t                   log_formats;  /* ..._log_format_t * */
     ngx_array_t                   auths;        /* ..._auth_conf_t * */
     ngx_array_t                   auth_jwts;    /* auth/'s own */
+    ngx_array_t                   services;     /* ..._service_t * */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
     unsigned                      used:1;       /* a server has "policy on",
@@ -151,6 +165,10 @@ typedef struct {
 
     ngx_array_t                  *limits;       /* ..._limit_t, or NULL */
     ngx_uint_t                    diverts;      /* one of them may relay */
+
+    ngx_array_t                  *services;     /* ..._service_conf_t; NULL:
+                                                   none */
+    ngx_uint_t                    services_off; /* said so */
 
     ngx_mail_policy_upstream_t   *upstream;     /* proxy_pass without ... */
     ngx_mail_policy_value_t      *route;        /* ... and with variables */
