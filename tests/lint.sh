@@ -118,7 +118,7 @@ allowed_rooms()
                  echo "status" ;;
         status)  echo "core store check relay conf" ;;
         *)       echo "" ;;
-    esac
+    esac | tr '\n' ' '
 }
 
 

@@ -29,8 +29,9 @@ sub missing {
         unless grep { -x "$_/dnsmasq" } split /:/, $ENV{PATH};
 
     # an address of which nobody else can have the port, but who has them all
-    return 'the port 53 of all addresses is taken' unless IO::Socket::INET->new(
-        LocalAddr => '127.53.0.1', LocalPort => 53, Proto => 'udp');
+    return 'the port 53 of all addresses is taken'
+        unless IO::Socket::INET->new(LocalAddr => '127.53.0.1',
+            LocalPort => 53, Proto => 'udp');
     return '';
 }
 
