@@ -121,4 +121,27 @@ void ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s);
 void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);
 
 
+/*
+ * The message that is asked for is s->message: the one before, or a new one.
+ * answers(): 1 if its last answer is the one for this recipient, too;
+ * remember(): s->out is that answer, it was the last step; paid(): the keys
+ * that it is charged under since s->known outlive the request.
+ */
+ngx_int_t ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s);
+ngx_uint_t ngx_mail_policy_postfix_answers(
+    ngx_mail_policy_postfix_message_t *m, ngx_str_t *recipient);
+ngx_int_t ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
+    ngx_uint_t refused);
+ngx_int_t ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s);
+
+/* s->envelope is filled from s->values, with memory of s->pool */
+ngx_int_t ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s);
+
+/* an attribute of the request; is(): exactly that, with case */
+ngx_uint_t ngx_mail_policy_postfix_is(ngx_mail_policy_postfix_t *s,
+    ngx_uint_t attribute, const char *text);
+void ngx_mail_policy_postfix_value(ngx_mail_policy_postfix_t *s,
+    ngx_uint_t attribute, ngx_str_t *value);
+
+
 #endif /* NGX_MAIL_POLICY_POSTFIX_H */
