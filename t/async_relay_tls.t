@@ -117,13 +117,29 @@ sub steady {
 }
 
 
-behave();
-my $first = $t->session('starttls');
-$first->send_mail('a@example.com', [ 'b@example.net' ], "x\n");
-$first->quit();
-sleep(0.1);
+# how many there are when a worker has served, and has nothing to do
 
-my $base = descriptors();
+sub baseline {
+    my ($last, $same) = (0, 0);
+
+    behave();
+    my $first = $t->session('starttls');
+    $first->send_mail('a@example.com', [ 'b@example.net' ], "x\n");
+    $first->quit();
+
+    $t->wait_for(sub {
+        sleep(0.05);
+        my $now = descriptors();
+        $same = $now == $last ? $same + 1 : 0;
+        $last = $now;
+        return $same >= 4;
+    });
+
+    return $last;
+}
+
+
+my $base = baseline();
 
 for my $point (sort keys %WAITING) {
 
@@ -154,8 +170,7 @@ for my $point (sort keys %WAITING) {
     ok($t->wait_for(sub { !grep { kill(0, $_) } @old }),
         "$point, reload: the old worker leaves");
     $_->close() for @clients;
-    sleep(0.1);
-    $base = descriptors();
+    $base = baseline();
     steady("$point, reload", $base);
 }
 

@@ -430,11 +430,10 @@ for my $round (1, 2) {
         "ten at once, round $round");
 }
 
-my %first = map { (split)[0] => 1 } (asked())[-20 .. -11];
-my %second = map { (split)[0] => 1 } (asked())[-10 .. -1];
+# a machine with a lot to do may have needed fewer than ten of them
+my %used = map { (split)[0] => 1 } (asked())[-20 .. -1];
 
-is(scalar(grep { !$first{$_} } keys %second), 10 - keys %first,
-    'ten at once: kept for the next round');
+cmp_ok(scalar keys %used, '<=', 10, 'ten at once: kept for the next round');
 
 # the service is restarted: what was kept is of no use, and nobody notices
 

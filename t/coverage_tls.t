@@ -11,6 +11,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
+use POSIX qw(mkfifo);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -278,16 +279,26 @@ $t->done();
 sub s_client {
     my ($where, @options) = @_;
 
-    my $log = $t->dir() . '/s_client';
-    my $input = $t->write_file('input', "NOOP\nQUIT\n");
+    my ($log, $fifo) = map { $t->dir() . "/s_client$_" } '', '.in';
 
-    unlink($log);
+    unlink($log, $fifo);
+    mkfifo($fifo, 0600) or die "$fifo: $!\n";
+    open(my $input, '+<', $fifo) or die "$fifo: $!\n";
 
-    # not before the greeting
-    my $pid = spawn($log, 'sh', '-c', '(sleep 0.3; cat "$0"; sleep 0.3)'
-        . ' | exec openssl s_client "$@"', $input, '-crlf', '-ign_eof',
-        '-connect', '127.0.0.1:' . $t->port($where), @options);
-    wait_exit($pid, 10) // kill('KILL', $pid);
+    my $pid = spawn($log, 'sh', '-c', 'exec openssl s_client "$@" <"$0"',
+        $fifo, '-crlf', '-ign_eof', '-connect',
+        '127.0.0.1:' . $t->port($where), @options);
+    my $status;
+
+    # not before the greeting, which not all of them get
+    $t->wait_for(sub { defined($status = wait_exit($pid, 0))
+        || $t->read_file($log) =~ /^220 /m });
+
+    if (!defined $status) {
+        syswrite($input, "NOOP\nQUIT\n");
+        wait_exit($pid, 10) // kill('KILL', $pid);
+    }
+
     return $t->read_file($log) =~ s/\r//gr;
 }
 

@@ -24,8 +24,8 @@ my %GROUP = (
     one      => 'keepalive 1;',
     two      => 'keepalive 2;',
     requests => 'keepalive 4; keepalive_requests 3;',
-    time     => 'keepalive 4; keepalive_time 1500ms;',
-    timeout  => 'keepalive 4; keepalive_timeout 500ms;',
+    time     => 'keepalive 4; keepalive_time 3s;',
+    timeout  => 'keepalive 4; keepalive_timeout 2s;',
     pair     => 'server 127.0.0.1:%%PORT_other%%; keepalive 4;',
 );
 
@@ -121,7 +121,7 @@ is(sessions('twin', 1), 1, 'not for another server {}');
 
 is(sessions('requests', 7), 3, 'keepalive_requests 3');
 is(sessions('time', 2), 1, 'keepalive_time: not yet');
-sleep(1.6);
+sleep(3.1);
 is(sessions('time', 1), 0, 'keepalive_time: for the last time');
 is(sessions('time', 1), 1, 'keepalive_time: it is too old now');
 is(sessions('timeout', 2), 1, 'keepalive_timeout: used again');

@@ -296,8 +296,12 @@ for (my $n = 0; @list < 8; $n++) {
 is(codes(session('redis_list'), map { [ 'alice', $_ ] } @list),
     '535 535 535 454 454 454 454 454', 'passwords chosen by their hash');
 
-my ($event) = map { +{ @{ $_->[1] } } }
-    @{ $redis->cmd('XREVRANGE', 'mail:events', '+', '-', 'COUNT', 1) };
+my $event;
+$t->wait_for(sub {
+    ($event) = map { +{ @{ $_->[1] } } }
+        @{ $redis->cmd('XREVRANGE', 'mail:events', '+', '-', 'COUNT', 1) };
+    return $event->{sasl_username} eq 'alice@example.com';
+}, 5);
 is($event->{sasl_username}, 'alice@example.com', 'events name the login');
 
 # a provider that cannot tell is no failure

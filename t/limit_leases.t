@@ -145,6 +145,8 @@ $c->close();
 $c = enter('renewed');
 my $d = session('user');
 $d->auth_plain('alice@example.com', 'secret');
+# that of the session before may be on its way out
+$t->wait_for(sub { held() == 3 });
 is(held(), 3, 'three leases');
 ok($t->reload(), 'reload');
 like($_->read_reply(), qr/^421 4\.3\.2 /, 'reload: 421') for $c, $d;
@@ -186,8 +188,12 @@ for my $nonsense ('0', '-1', '5/1h', '5 ', '5.5', '1e3', 'many', '9' x 30) {
     is(state('entry'), '421', "RED-3 \"$nonsense\" is no number");
 }
 
-is(scalar(() = $t->error_log() =~ /limit "entry" .* "sessions" is not a rate/g),
-    1, 'RED-3 said once');
+# each of the two workers that has heard of it says so
+my %said;
+$said{$_}++ for $t->error_log()
+    =~ /(\d+)#\d+: [^\n]*limit "entry" [^\n]* "sessions" is not a rate/g;
+ok(%said, 'RED-3 said');
+is(join(' ', grep { $_ != 1 } values %said), '', 'RED-3 once');
 
 $_->close() for @two;
 $redis->cmd('HSET', $entry, 'sessions', '5', 'suspended', 'yes');
@@ -214,9 +220,11 @@ is(state('entry'), '421', 'RED-9 leases without end count');
 my ($left) = sort { $b <=> $a } values %{ leases('entry') };
 cmp_ok($left, '<=', 61, 'RED-9 for a minute');
 
-# the first renewal has been, and not the second
+# a renewal has just been: there is one every 20 seconds
 
-sleep(20.5 - (time() - $begin)) if time() - $begin < 20.5;
+my $soon = 20.5;
+$soon += 20 while time() - $begin > $soon;
+sleep($begin + $soon - time());
 
 lasts('renewed', 56, 'renewed');
 lasts('renewed by login', 56, 'user', 'alice@example.com');

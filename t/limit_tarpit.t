@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use MailPolicy;
-use MailPolicy::Limits qw(lasting used);
+use MailPolicy::Limits qw(is_used lasting);
 
 # whether shared memory is tried, too
 use constant LOCAL => 1;
@@ -250,9 +250,10 @@ sub delays {
     }
 
     sleep(0.8);
-    is(used($redis, 'gone', 'a@example.com', 'recipients'), 1,
-        "$name: gone: the first is charged") if $store eq 'redis';
-    like(session('gone')->cmd('MAIL FROM:<a@example.com>'), qr/^250 /,
+    is_used($redis, "$name: gone: the first is charged", 'gone',
+        'a@example.com', recipients => 1, timeout => 5) if $store eq 'redis';
+    ok($t->wait_for(sub {
+        session('gone')->cmd('MAIL FROM:<a@example.com>') =~ /^250 / }, 5),
         "$name: gone: there is room");
 }
 
