@@ -24,7 +24,6 @@ typedef struct {
 
 static int  mpol_reply_line(const uint8_t *p, size_t len, unsigned *code);
 static void  mpol_reply_status(mpol_reply_t *reply);
-static size_t  mpol_reply_digits(const uint8_t *p, size_t len);
 static void  mpol_ehlo_line(mpol_ehlo_t *ehlo, const uint8_t *p, size_t len);
 static void  mpol_ehlo_limit(mpol_ehlo_t *ehlo, const mpol_str_t *word);
 static int  mpol_ehlo_word(const uint8_t **p, const uint8_t *end,
@@ -149,7 +148,7 @@ mpol_reply_line(const uint8_t *p, size_t len, unsigned *code)
         return MPOL_BAD;
     }
 
-    if (mpol_reply_digits(p, 3) != 3 || p[0] < '2' || p[0] > '5') {
+    if (mpol_word_digits(p, 3) != 3 || p[0] < '2' || p[0] > '5') {
         return MPOL_BAD;
     }
 
@@ -164,66 +163,36 @@ mpol_reply_line(const uint8_t *p, size_t len, unsigned *code)
 }
 
 
-/* RFC 2034 section 4: class "." subject "." detail, and a space behind it */
+/* RFC 2034 section 4: of the code's class, and a space behind it */
 
 static void
 mpol_reply_status(mpol_reply_t *reply)
 {
-    size_t          detail, n, subject;
+    size_t          n;
     const uint8_t  *p;
 
     reply->status.data = reply->text.data;
     reply->message = reply->text;
 
     p = reply->text.data;
-    n = reply->text.len;
+    n = mpol_word_status(p, reply->text.len);
 
-    if (n < 5 || (unsigned) (p[0] - '0') != reply->code / 100
-        || p[0] == '3' || p[1] != '.')
-    {
+    if (n == 0 || (unsigned) (p[0] - '0') != reply->code / 100) {
         return;
     }
 
-    subject = mpol_reply_digits(p + 2, n - 2);
-
-    if (subject == 0 || subject > 3 || n - 2 == subject
-        || p[2 + subject] != '.')
-    {
-        return;
-    }
-
-    detail = mpol_reply_digits(p + 3 + subject, n - 3 - subject);
-
-    if (detail == 0 || detail > 3) {
-        return;
-    }
-
-    reply->status.len = 3 + subject + detail;
-
-    if (reply->status.len == n) {
+    if (n == reply->text.len) {
+        reply->status.len = n;
         reply->message.data += n;
         reply->message.len = 0;
         return;
     }
 
-    if (p[reply->status.len] != ' ') {
-        reply->status.len = 0;
-        return;
+    if (p[n] == ' ') {
+        reply->status.len = n;
+        reply->message.data += n + 1;
+        reply->message.len -= n + 1;
     }
-
-    reply->message.data += reply->status.len + 1;
-    reply->message.len -= reply->status.len + 1;
-}
-
-
-static size_t
-mpol_reply_digits(const uint8_t *p, size_t len)
-{
-    size_t  i;
-
-    for (i = 0; i < len && p[i] >= '0' && p[i] <= '9'; i++) { /* void */ }
-
-    return i;
 }
 
 

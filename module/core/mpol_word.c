@@ -75,3 +75,43 @@ mpol_word_number(const uint8_t *p, size_t len, uint64_t *n)
 
     return rc;
 }
+
+
+size_t
+mpol_word_digits(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    for (i = 0; i < len && p[i] >= '0' && p[i] <= '9'; i++) { /* void */ }
+
+    return i;
+}
+
+
+size_t
+mpol_word_status(const uint8_t *p, size_t len)
+{
+    size_t  detail, subject;
+
+    if (len < 5 || (p[0] != '2' && p[0] != '4' && p[0] != '5')
+        || p[1] != '.')
+    {
+        return 0;
+    }
+
+    subject = mpol_word_digits(p + 2, len - 2);
+
+    if (subject == 0 || subject > 3 || len - 2 == subject
+        || p[2 + subject] != '.')
+    {
+        return 0;
+    }
+
+    detail = mpol_word_digits(p + 3 + subject, len - 3 - subject);
+
+    if (detail == 0 || detail > 3) {
+        return 0;
+    }
+
+    return 3 + subject + detail;
+}

@@ -43,6 +43,16 @@ int mpol_word_octet(uint8_t c);
  */
 int mpol_word_number(const uint8_t *p, size_t len, uint64_t *n);
 
+/* how many digits p[0 .. len) begins with */
+size_t mpol_word_digits(const uint8_t *p, size_t len);
+
+/*
+ * The octets of the enhanced status that p[0 .. len) begins with, RFC 2034
+ * section 4 (class "." subject "." detail), 0 if there is none.  What is
+ * behind it is for the caller to judge; it is no digit.
+ */
+size_t mpol_word_status(const uint8_t *p, size_t len);
+
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

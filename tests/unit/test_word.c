@@ -145,6 +145,55 @@ test_octets(void)
 }
 
 
+/* len: of the status that the text begins with */
+
+static const struct {
+    const char  *text;
+    size_t       len;
+} statuses[] = {
+    { "5.7.1", 5 }, { "4.0.0 x", 5 }, { "2.123.456", 9 }, { "5.7.1x", 5 },
+    { "5.7.1.1", 5 }, { "4.22.3\t", 6 },
+
+    { "", 0 }, { "5", 0 }, { "5.7.", 0 }, { "5.7.x", 0 }, { "5.7x1", 0 },
+    { "5..1x", 0 }, { "5x7.1", 0 }, { "3.7.1", 0 }, { "1.7.1", 0 },
+    { "x.7.1", 0 }, { "55.7.1", 0 }, { "5.1234.1", 0 }, { "5.7.1234", 0 },
+    { "5.777", 0 }, { " 5.7.1", 0 }
+};
+
+
+static void
+test_status(const char *text, size_t want)
+{
+    int       pass;
+    size_t    len, n;
+    uint8_t  *p;
+
+    len = strlen(text);
+
+    for (n = 0, pass = 1; n <= len; n++) {
+        p = tap_exact(text, n);
+        pass &= (n < len || mpol_word_status(p, n) == want);
+        pass &= (mpol_word_status(p, n) <= n);
+        pass &= (want == 0 || n < want || mpol_word_status(p, n) == want);
+        pass &= (mpol_word_digits(p, n) <= n);
+        free(p);
+    }
+
+    ok(pass, "the status of '%s'", text);
+}
+
+
+static void
+test_digits(void)
+{
+    ok(mpol_word_digits((const uint8_t *) "0199", 4) == 4
+       && mpol_word_digits((const uint8_t *) "0199", 2) == 2
+       && mpol_word_digits((const uint8_t *) "1/2", 3) == 1
+       && mpol_word_digits((const uint8_t *) ":1", 2) == 0
+       && mpol_word_digits(NULL, 0) == 0, "digits at the beginning");
+}
+
+
 int
 main(void)
 {
@@ -158,6 +207,11 @@ main(void)
         test_word(i);
     }
 
+    for (i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        test_status(statuses[i].text, statuses[i].len);
+    }
+
+    test_digits();
     test_keyword();
     test_octets();
 
