@@ -149,6 +149,32 @@ mpol_attr_parse(const uint8_t *p, size_t len,
 }
 
 
+int
+mpol_attr_get(const uint8_t *p, size_t len, const char *name, size_t n,
+    mpol_str_t *value)
+{
+    int     found;
+    size_t  equals, line;
+
+    for (line = 0; line < len && p[line] != '\n'; line++) {
+
+        for (equals = line; p[equals] != '='; equals++) { /* void */ }
+
+        found = mpol_attr_equal(p + line, equals - line, name, n);
+
+        for (line = equals + 1; p[line] != '\n'; line++) { /* void */ }
+
+        if (found) {
+            value->data = p + equals + 1;
+            value->len = line - equals - 1;
+            return MPOL_OK;
+        }
+    }
+
+    return MPOL_BAD;
+}
+
+
 static int
 mpol_attr_equal(const uint8_t *p, size_t len, const char *name, size_t n)
 {
@@ -165,6 +191,53 @@ mpol_attr_equal(const uint8_t *p, size_t len, const char *name, size_t n)
     }
 
     return 1;
+}
+
+
+uint8_t *
+mpol_attr_write(uint8_t *p, uint8_t *end, const char *name, size_t n,
+    const mpol_str_t *value)
+{
+    size_t   i, len;
+    uint8_t  ch;
+
+    len = value->len;
+
+    if (len > MPOL_ATTR_LINE - 2 - n) {
+        len = MPOL_ATTR_LINE - 2 - n;
+    }
+
+    if (p == NULL || (size_t) (end - p) < n + 2 + len) {
+        return NULL;
+    }
+
+    for (i = 0; i < n; i++) {
+        *p++ = (uint8_t) name[i];
+    }
+
+    *p++ = '=';
+
+    for (i = 0; i < len; i++) {
+        ch = value->data[i];
+        *p++ = (ch < 32 || ch == 127) ? '?' : ch;
+    }
+
+    *p++ = '\n';
+
+    return p;
+}
+
+
+uint8_t *
+mpol_attr_end(uint8_t *p, uint8_t *end)
+{
+    if (p == NULL || p == end) {
+        return NULL;
+    }
+
+    *p++ = '\n';
+
+    return p;
 }
 
 

@@ -5,7 +5,8 @@
 
 
 /*
- * Requests of Postfix's policy delegation protocol (SMTPD_POLICY_README).
+ * Requests of Postfix's policy delegation protocol (SMTPD_POLICY_README), to
+ * be read and to be written.
  *
  *     request   = *attribute LF
  *     attribute = name "=" value LF
@@ -90,6 +91,32 @@ int mpol_attr_scan(mpol_attr_t *a, const uint8_t *p, size_t len);
  */
 void mpol_attr_parse(const uint8_t *p, size_t len,
     mpol_str_t values[MPOL_ATTR_KNOWN]);
+
+/*
+ * The first attribute of that name in what scan() has found.  MPOL_OK with
+ * *value, a slice of p, or MPOL_BAD: there is none.
+ */
+int mpol_attr_get(const uint8_t *p, size_t len, const char *name, size_t n,
+    mpol_str_t *value);
+
+#define mpol_attr_find(p, len, name, value)                                  \
+    mpol_attr_get(p, len, "" name, sizeof(name) - 1, value)
+
+/*
+ * For who asks: puts an attribute at p, the octets up to end are free; the
+ * name is shorter than MPOL_ATTR_LINE - 1.  Controls, which no value may
+ * have, become "?", and of a value that does not fit into a line the end is
+ * left out.  Returns where the next one goes, or NULL: no room; with p NULL
+ * it is NULL again, so that the last call tells.
+ */
+uint8_t *mpol_attr_write(uint8_t *p, uint8_t *end, const char *name, size_t n,
+    const mpol_str_t *value);
+
+#define mpol_attr_put(p, end, name, value)                                   \
+    mpol_attr_write(p, end, "" name, sizeof(name) - 1, value)
+
+/* the empty line at the end of a request, likewise */
+uint8_t *mpol_attr_end(uint8_t *p, uint8_t *end);
 
 /* a decimal number, MPOL_ATTR_NUMBER if it is larger; 0 if it is none */
 uint64_t mpol_attr_number(const mpol_str_t *value);

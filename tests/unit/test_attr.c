@@ -307,6 +307,114 @@ test_number(void)
 }
 
 
+/* what may not be in a value, and the longest one */
+
+static const struct {
+    const char  *name;
+    const char  *value;
+    const char  *line;
+} lines[] = {
+    { "sender", "a@b.example", "sender=a@b.example\n" },
+    { "sender", "", "sender=\n" },
+    { "a", "b=c d", "a=b=c d\n" },
+    { "a", "x\ny\rz\t\x01\x1f\x7f", "a=x?y?z????\n" },
+    { "a", " \x80\xff~", "a= \x80\xff~\n" }
+};
+
+
+static void
+test_put(const char *name, const char *text, const char *line)
+{
+    int          pass;
+    size_t       len, n;
+    uint8_t     *p, *q;
+    mpol_str_t   value;
+
+    value.len = strlen(text);
+    value.data = tap_exact(text, value.len);
+    len = strlen(line);
+
+    for (n = 0, pass = 1; n < len; n++) {
+        p = malloc(n ? n : 1);
+        pass &= (mpol_attr_write(p, p + n, name, strlen(name),
+                                 &value) == NULL);
+        free(p);
+    }
+
+    ok(pass, "no room for '%s'", line);
+
+    p = malloc(len + 1);
+    q = mpol_attr_write(p, p + len, name, strlen(name), &value);
+    ok(q == p + len && memcmp(p, line, len) == 0, "  room for it");
+
+    ok(mpol_attr_end(q, p + len) == NULL, "  but not for the end");
+    ok(mpol_attr_end(q, p + len + 1) == p + len + 1 && p[len] == '\n',
+       "  room for the end, too");
+
+    ok(mpol_attr_write(NULL, p + len, name, strlen(name), &value) == NULL
+       && mpol_attr_end(NULL, p + len) == NULL, "  NULL stays NULL");
+
+    free(p);
+    free((void *) value.data);
+}
+
+
+static void
+test_put_long(void)
+{
+    size_t        n;
+    uint8_t      *p, *q;
+    mpol_str_t    got, value;
+    mpol_attr_t   a;
+
+    for (n = MPOL_ATTR_LINE - 8; n < MPOL_ATTR_LINE + 8; n++) {
+        value.data = memset(malloc(n), 'v', n);
+        value.len = n;
+
+        p = malloc(MPOL_ATTR_LINE + 1);
+        q = mpol_attr_end(mpol_attr_put(p, p + MPOL_ATTR_LINE, "name",
+                                        &value),
+                          p + MPOL_ATTR_LINE + 1);
+
+        memset(&a, 0, sizeof(a));
+
+        ok(q != NULL && mpol_attr_scan(&a, p, (size_t) (q - p)) == MPOL_OK
+           && mpol_attr_find(p, a.pos, "name", &got) == MPOL_OK
+           && got.len == (n < MPOL_ATTR_LINE - 6 ? n : MPOL_ATTR_LINE - 6),
+           "a value of %lu octets", (unsigned long) n);
+
+        free(p);
+        free((void *) value.data);
+    }
+
+    value.data = (const uint8_t *) "a\0b";
+    value.len = 3;
+
+    p = malloc(6);
+    q = mpol_attr_put(p, p + 6, "n", &value);
+    ok(q == p + 6 && memcmp(p, "n=a?b\n", 6) == 0, "a NUL");
+    free(p);
+}
+
+
+static void
+test_find(void)
+{
+    mpol_str_t  v;
+
+    ok(mpol_attr_find((const uint8_t *) request, sizeof(request) - 1,
+                      "queue_id", &v) == MPOL_OK, "an attribute by its name");
+    is(&v, "8045F2AB23");
+
+    ok(mpol_attr_find((const uint8_t *) request, sizeof(request) - 1,
+                      "sender", &v) == MPOL_OK, "the first of two");
+    is(&v, "foo@bar.tld");
+
+    ok(mpol_attr_find((const uint8_t *) request, sizeof(request) - 1,
+                      "queue", &v) == MPOL_BAD, "one that is missing");
+}
+
+
 int
 main(void)
 {
@@ -321,6 +429,13 @@ main(void)
     test_bounds();
     test_parse();
     test_number();
+    test_find();
+
+    for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        test_put(lines[i].name, lines[i].value, lines[i].line);
+    }
+
+    test_put_long();
 
     for (rc = MPOL_ATTR_E_LINE; rc <= MPOL_ATTR_E_SYNTAX; rc++) {
         ok(strlen(mpol_attr_error(rc)) > 3, "error %d has a text", rc);
