@@ -7,11 +7,18 @@
 /*
  * Actions of Postfix's access(5), as policy servers answer them:
  *
- *     answer = "action=" action [ SP text ] LF LF
+ *     answer = "action=" action [ blanks text ] LF LF
+ *     action = keyword / number
  *
- * The keyword is compared without case; "4NN text" and "5NN text" are
- * refusals, any other number is OK.  A refusal has an enhanced status at the
- * beginning of its text, or the one that Postfix would add: 4.7.1, 5.7.1.
+ * Keywords are compared without case; the restrictions "permit", "reject",
+ * "defer", "defer_if_permit", "defer_if_reject" are among them.  "4NN" and
+ * "5NN" are refusals, with a text or without (Postfix takes a number that
+ * stands alone for OK, whichever it is; nobody who says 550 means that).
+ * Any other number that stands alone is OK.
+ *
+ * A refusal may have an enhanced status at the beginning of its text; one of
+ * another class than the code is put right.  Without it, it has the one that
+ * Postfix adds: 4.7.1, 5.7.1.
  */
 
 
@@ -53,18 +60,20 @@ typedef enum {
 typedef struct {
     mpol_access_e  action;
     unsigned       code;                /* of a refusal; else 0 */
-    mpol_str_t     status;              /* "4.7.1", of the code's class; else
-                                           empty */
+    mpol_str_t     status;              /* "4.7.1" of a refusal, a slice of
+                                           the action or a constant; its class
+                                           may be wrong: the code has it */
     mpol_str_t     text;                /* behind both, without blanks at its
                                            ends; slice of the action */
 } mpol_access_t;
 
 
 /*
- * The value of "action=".  Always fills *a; MPOL_BAD for what no Postfix
- * takes: an empty one, a word that is none of these (action UNKNOWN), FILTER,
- * REDIRECT, BCC or PREPEND without what they need, a PREPEND that is no
- * header field, a control octet other than TAB.
+ * The value of "action=".  Always fills *a; MPOL_BAD for what cannot be
+ * obeyed: an empty one, a word or number that is none of these, or a control
+ * octet other than TAB (action UNKNOWN, all else empty); FILTER, REDIRECT,
+ * BCC or PREPEND without what they need ("transport:", "user@", a header
+ * field).
  */
 int mpol_access_parse(const uint8_t *p, size_t len, mpol_access_t *a);
 
@@ -75,10 +84,11 @@ int mpol_access_parse(const uint8_t *p, size_t len, mpol_access_t *a);
 int mpol_access_find(const uint8_t *p, size_t len, mpol_str_t *action);
 
 /*
- * "450 4.7.1 text" of a refusal to out, which has room for MPOL_ACCESS_REPLY
- * octets, as many as that; octets that no reply may have become "?".  A
- * refusal without text gets one ("Access denied", "Try again later").  421
- * and 521 stay what they are.  Returns the number of octets.
+ * "450 4.7.1 text" of a refusal, or of a->code if the caller has set another
+ * one, to out, which has room for MPOL_ACCESS_REPLY octets: as many of it as
+ * that; octets that no reply may have are "?", and the status has the class
+ * of the code.  A refusal without text gets one ("Access denied", "Try again
+ * later").  Returns the number of octets; 0 if there is no code.
  */
 size_t mpol_access_reply(const mpol_access_t *a, uint8_t *out);
 
