@@ -35,6 +35,7 @@ static void ngx_mail_policy_postfix_auth_state(ngx_event_t *rev);
 static void ngx_mail_policy_postfix_read_handler(ngx_event_t *rev);
 static void ngx_mail_policy_postfix_write_handler(ngx_event_t *wev);
 static void ngx_mail_policy_postfix_process(ngx_mail_policy_postfix_t *s);
+static void ngx_mail_policy_postfix_yield(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_next(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_recv(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_room(ngx_mail_policy_postfix_t *s);
@@ -253,9 +254,24 @@ ngx_mail_policy_postfix_process(ngx_mail_policy_postfix_t *s)
         }
     }
 
-    /* who does not wait for answers is not preferred to those who do */
+    ngx_mail_policy_postfix_yield(s);
+}
 
-    ngx_post_event(s->connection->read, &ngx_posted_events);
+
+/* who does not wait for answers is not preferred to those who do */
+
+static void
+ngx_mail_policy_postfix_yield(ngx_mail_policy_postfix_t *s)
+{
+    ngx_event_t  *rev;
+
+    rev = s->connection->read;
+
+    /* a worker that shuts down stays for timers, and for nothing else */
+
+    ngx_add_timer(rev, s->core->timeout);
+
+    ngx_post_event(rev, &ngx_posted_next_events);
 }
 
 
@@ -424,7 +440,10 @@ ngx_mail_policy_postfix_wait(ngx_mail_policy_postfix_t *s)
 }
 
 
-/* NGX_OK: it is out, and its request is done with */
+/*
+ * NGX_OK: it is out, and its request is done with; NGX_ERROR: close, it may
+ * be out
+ */
 
 static ngx_int_t
 ngx_mail_policy_postfix_send(ngx_mail_policy_postfix_t *s)
@@ -477,7 +496,9 @@ ngx_mail_policy_postfix_send(ngx_mail_policy_postfix_t *s)
 
     s->busy = 0;
 
-    return NGX_OK;
+    /* what has been sent behind it is asked again elsewhere */
+
+    return (ngx_exiting || ngx_terminate) ? NGX_ERROR : NGX_OK;
 }
 
 
