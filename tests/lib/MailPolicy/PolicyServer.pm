@@ -17,14 +17,32 @@ package MailPolicy::PolicyServer;
 # hash, $n counts the requests of this connection.  True: another one may
 # come.  All that were read, in the order in which they were complete, are in
 # requests(), as hashes; texts() has them as they came.
+#
+# Without a handler the first rule is followed that fits; DUNNO, if none does.
+# Rules are in force for what is read when set() has returned:
+#
+#     $server->set({ recipient => qr/^bob@/, answer => 'REJECT no' }, 'OK');
+#
+#     an action         is what all are told
+#     attribute         a regular expression that its value must match
+#     nth               of this connection's requests, from 1, only that
+#     answer            the action
+#     octets            these instead of an answer
+#     delay             seconds before it
+#     cut               positions in its octets, or 'all', at which it is cut:
+#                       a packet each
+#     then              behind it 'close', 'reset' or 'hang' (says nothing any
+#                       more); without an answer and octets instead of it
 
 use strict;
 use warnings;
 
 use IO::Socket::IP;
 use IO::Socket::UNIX;
+use JSON::PP ();
 use POSIX ();
-use Socket qw(SOCK_STREAM);
+use Socket qw(IPPROTO_TCP SOCK_STREAM SOL_SOCKET SO_LINGER TCP_NODELAY);
+use Time::HiRes qw(sleep);
 
 use MailPolicy::Process qw(fork_server stop_process);
 
@@ -34,8 +52,11 @@ sub new {
 
     my $self = bless {
         address => '127.0.0.1',
-        log => "$option{dir}/$option{name}.requests", %option,
+        log => "$option{dir}/$option{name}.requests",
+        rules => "$option{dir}/$option{name}.rules", %option,
     }, $class;
+
+    $self->{handler} //= sub { $self->follow(@_) };
 
     $self->start();
     return $self;
@@ -175,6 +196,90 @@ sub talk {
 
         $self->note($text);
         $self->{handler}->($socket, \%request, ++$n) or return;
+    }
+}
+
+
+# rules, which other processes read
+
+
+sub set {
+    my ($self, @rules) = @_;
+
+    @rules = map {
+        my $rule = ref $_ ? $_ : { answer => $_ };
+        +{ map { $_ => ref $rule->{$_} eq 'Regexp' ? "$rule->{$_}"
+            : $rule->{$_} } keys %$rule };
+    } @rules;
+
+    open(my $fh, '>:raw', "$self->{rules}.new") or die "$self->{rules}: $!\n";
+    print $fh JSON::PP->new()->latin1()->encode(\@rules);
+    close($fh) or die "$self->{rules}: $!\n";
+    rename("$self->{rules}.new", $self->{rules})
+        or die "$self->{rules}: $!\n";
+}
+
+
+sub rules {
+    my ($self) = @_;
+
+    open(my $fh, '<:raw', $self->{rules}) or return ();
+    local $/;
+    return @{ JSON::PP->new()->latin1()->decode(scalar(<$fh>)) };
+}
+
+
+my %WORDS = map { $_ => 1 } qw(answer cut delay nth octets then);
+
+sub fits {
+    my ($rule, $request, $n) = @_;
+
+    return 0 if defined $rule->{nth} && $rule->{nth} != $n;
+
+    return !grep { ($request->{$_} // '') !~ $rule->{$_} }
+        grep { !$WORDS{$_} } keys %$rule;
+}
+
+
+sub follow {
+    my ($self, $socket, $request, $n) = @_;
+
+    my ($rule) = grep { fits($_, $request, $n) } $self->rules();
+    $rule //= { answer => 'DUNNO' };
+
+    my $then = $rule->{then} // '';
+    my $octets = $rule->{octets} // (defined $rule->{answer}
+        ? "action=$rule->{answer}\n\n" : '');
+
+    sleep($rule->{delay}) if $rule->{delay};
+    send_cut($socket, $octets, $rule->{cut});
+
+    return 1 if $then eq '';
+
+    if ($then eq 'hang') {
+        1 while sysread($socket, my $ignored, 65536);
+
+    } elsif ($then eq 'reset') {
+        setsockopt($socket, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0));
+    }
+
+    return 0;
+}
+
+
+sub send_cut {
+    my ($socket, $octets, $cut) = @_;
+
+    my $at = 0;
+    my @ends = ref $cut ? @$cut : $cut ? (1 .. length($octets) - 1) : ();
+
+    # fails on a unix socket, which has nothing to put together
+    setsockopt($socket, IPPROTO_TCP, TCP_NODELAY, 1) if @ends;
+
+    for my $end (@ends, length $octets) {
+        syswrite($socket, substr($octets, $at, $end - $at)) or return;
+        sleep(0.005) if $end < length $octets;
+        $at = $end;
     }
 }
 
