@@ -81,7 +81,7 @@ sub worker_pids {
 sub all_worker_pids {
     my ($self) = @_;
 
-    return grep { title($_) =~ /worker process/ } children($self->{pid});
+    return $self->_of($self->{pid});
 }
 
 
@@ -148,6 +148,38 @@ sub stop {
     $self->{status} = stop_process($pid, $signal // 'QUIT', $timeout // 15);
     $self->{killed} = 1 unless defined $self->{status};
     return $self->{status};
+}
+
+
+# all of it, as it would crash: the master first, or it would start others
+
+sub crash {
+    my ($self) = @_;
+
+    my $pid = delete $self->{pid} or return;
+    my @workers = $self->_of($pid);
+
+    kill('KILL', $pid, @workers);
+    wait_exit($pid, 5);
+
+    # they are nobody's children then
+    sleep(0.01) while grep { kill(0, $_) && title($_) ne '' } @workers;
+}
+
+
+# it hangs, and goes on: STOP, CONT
+
+sub freeze {
+    my ($self, $signal) = @_;
+
+    kill($signal, $self->{pid}, $self->_of($self->{pid}));
+}
+
+
+sub _of {
+    my ($self, $pid) = @_;
+
+    return grep { title($_) =~ /worker process/ } children($pid);
 }
 
 

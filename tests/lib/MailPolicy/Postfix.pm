@@ -18,6 +18,7 @@ package MailPolicy::Postfix;
 #                no smtpd
 #     launch     a command that runs its master, which is given as arguments
 #     name       of its directory: "postfix"
+#     chroot     1: smtpd sees nothing but the queue's directory
 #
 # It ends with the test.
 
@@ -50,6 +51,7 @@ sub new {
         main     => [],
         services => [],
         launch   => [],
+        chroot   => 0,
         %option,
     }, $class;
 
@@ -95,9 +97,11 @@ sub main_cf {
 sub master_cf {
     my ($self) = @_;
 
+    my $chroot = $self->{chroot} ? 'y' : 'n';
     my @smtpd = map {
         join(' ', '127.0.0.1:' . $self->{t}->port($_),
-            'inet n - n - - smtpd', map { "-o $_" } @{ $self->{smtpd}{$_} });
+            "inet n - $chroot - - smtpd",
+            map { "-o $_" } @{ $self->{smtpd}{$_} });
     } sort keys %{ $self->{smtpd} };
 
     return join('', map { "$_\n" } @smtpd,
@@ -156,6 +160,22 @@ sub stop {
 
 
 sub log { return $_[0]{t}->read_file("$_[0]{dir}/mail.log") }
+
+
+# (messages, recipients) of a sender that were delivered, as its log says
+
+sub delivered {
+    my ($self, $sender) = @_;
+
+    my $log = $self->log();
+    my %of = map { $_ => 1 }
+        $log =~ /: (\w+): from=<\Q$sender\E>, size=\d+, nrcpt=/g;
+    my @sent = grep { $of{$_} }
+        $log =~ /: (\w+): to=<[^>]*>, .*\bstatus=sent/g;
+    my %sent = map { $_ => 1 } @sent;
+
+    return (scalar keys %sent, scalar @sent);
+}
 
 
 # how many messages have not been delivered yet
