@@ -52,6 +52,7 @@ mail {
 
     server {
         listen      127.0.0.1:%%PORT_one%%;
+        listen      127.0.0.1:%%PORT_other%%;
         protocol    smtp;
         proxy_pass  one;
     }
@@ -73,7 +74,8 @@ mail {
 EOF_CONF
 $t->run_nginx();
 
-my $ALL = 'XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR';
+my $ALL = 'XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR '
+    . 'DESTPORT';
 
 
 # a relay without connections
@@ -119,14 +121,15 @@ sub send_one {
 
 
 sub is_client {
-    my ($message, $n, $name) = @_;
+    my ($message, $n, $name, $where) = @_;
 
     local $Test::Builder::Level = $Test::Builder::Level + 1;
 
     is_deeply({ %{ $message->{xclient} }, EHLO => $message->{helo} }, {
         NAME => '[UNAVAILABLE]', ADDR => "127.0.0.$n", PROTO => 'ESMTP',
         HELO => "h$n.example", LOGIN => "u$n\@example.com",
-        PORT => '[UNAVAILABLE]', EHLO => "h$n.example" },
+        PORT => '[UNAVAILABLE]', DESTADDR => '127.0.0.1',
+        DESTPORT => $t->port($where // 'one'), EHLO => "h$n.example" },
         "TRUST-4 $name: its own identity");
 }
 
@@ -160,6 +163,9 @@ is(scalar(grep { /^XCLIENT.* LOGIN=\S+ ADDR=/ } @{ $message->{commands} }), 1,
 is($message->{xclient}{HELO}, 'other.example', 'TRUST-4 another HELO');
 ($reply, $message) = send_one(1, helo => '[127.0.0.1]');
 is($message->{xclient}{HELO}, '[127.0.0.1]', 'TRUST-4 an address');
+
+($reply, $message) = send_one(1, where => 'other');
+is_client($message, 1, 'another port of the edge', 'other');
 
 ($reply, $message) = send_one(1, where => 'alone');
 like($message->{xclient}{PORT}, qr/^\d+$/, 'without keepalive: the port');
@@ -211,7 +217,7 @@ for my $case ([ 1, 1, 'EHLO XCLIENT EHLO' ], [ 2, 2, 'EHLO XCLIENT EHLO' ],
     my ($n, $count, $expected) = @$case;
     my (undef, $message, $told) = send_one($n, where => 'kept');
     is($told, $expected, "told once, client $n: \"$expected\"");
-    is_client($message, $n, "told once, client $n");
+    is_client($message, $n, "told once, client $n", 'kept');
     is(total(), $count, "told once, client $n: connections");
 }
 
@@ -225,7 +231,7 @@ is($told, '', 'and the first one finds its own');
 sleep(1.1);
 (undef, $message, $told) = send_one(3, where => 'kept');
 is($told, 'XCLIENT EHLO', 'it is not waited for longer than a second');
-is_client($message, 3, 'it is not waited for longer than a second');
+is_client($message, 3, 'it is not waited for longer than a second', 'kept');
 
 # attributes that it does not take any more
 
@@ -263,7 +269,8 @@ $c->send_mail('s1@example.com', [ 'b@example.net' ], "x\n");
 $c->ehlo('h1.example');
 $c->send_mail('s1@example.com', [ 'b@example.net' ], "x\n");
 $c->quit();
-is_client(($relay->messages())[-1], 1, 'EHLO once more: the login stays');
+is_client(($relay->messages())[-1], 1, 'EHLO once more: the login stays',
+    'kept');
 
 # XCLIENT is not spoken
 

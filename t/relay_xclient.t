@@ -65,6 +65,7 @@ mail {
 
     server {
         listen              127.0.0.1:%%PORT_proxied%%  proxy_protocol;
+        listen              unix:%%DIR%%/smtp.sock;
         protocol            smtp;
         policy_auth         off;
         set_real_ip_from    127.0.0.1;
@@ -80,7 +81,8 @@ mail {
 EOF
 $t->run_nginx();
 
-my $ALL = 'XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR';
+my $ALL = 'XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR '
+    . 'DESTPORT';
 
 # sends one message; what the relay then knew, and the commands it heard
 sub send_one {
@@ -121,7 +123,8 @@ like($reply, qr/^250 /, 'offered: accepted');
 like(delete $message->{xclient}{PORT}, qr/^\d{4,5}$/,
     "offered: the client's port");
 is_deeply($message->{xclient}, { NAME => '[UNAVAILABLE]', ADDR => '127.0.0.7',
-    PROTO => 'ESMTP', HELO => 'client.example', LOGIN => 'alice@example.com' },
+    PROTO => 'ESMTP', HELO => 'client.example', LOGIN => 'alice@example.com',
+    DESTADDR => '127.0.0.1', DESTPORT => $t->port('smtp') },
     'offered: what we know of the client');
 is($message->{helo}, 'client.example', "offered: EHLO with the client's name");
 is((grep { /^(?:EHLO|XCLIENT)/ } @{ $message->{commands} })[0],
@@ -137,10 +140,17 @@ is($message->{xclient}{LOGIN}, '[UNAVAILABLE]', 'TRUST-4 no login: told so');
 is($message->{xclient}{ADDR}, 'IPV6:2001:db8::5', 'IPv6, by PROXY protocol');
 is($message->{xclient}{PORT}, '4711', 'port, by PROXY protocol');
 
+# who comes by a socket has connected to no address
+
+($reply, $message) = send_one(undef, client => {
+    path => $t->dir() . '/smtp.sock' });
+is_deeply([ @{ $message->{xclient} }{qw(ADDR PORT DESTADDR DESTPORT)} ],
+    [ ('[UNAVAILABLE]') x 4 ], 'a unix socket: no addresses');
+
 # some attributes only
 
-for my $list ('ADDR', 'NAME LOGIN', 'LOGIN', 'NAME ADDR HELO', 'SOMETHING',
-    '')
+for my $list ('ADDR', 'NAME LOGIN', 'LOGIN', 'NAME ADDR HELO', 'DESTPORT',
+    'SOMETHING', '')
 {
     $relay->set(extensions => [ "XCLIENT $list" ]);
     ($reply, $message) = send_one('smtp', login => 'alice@example.com');

@@ -53,6 +53,14 @@ static void ngx_mail_policy_xclient_login(ngx_mail_policy_envelope_t *e,
     ngx_str_t *value, u_char *buf);
 static void ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e,
     ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_destaddr(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_destport(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_print_addr(struct sockaddr *sa,
+    socklen_t socklen, ngx_str_t *value, u_char *buf);
+static void ngx_mail_policy_xclient_print_port(struct sockaddr *sa,
+    ngx_str_t *value, u_char *buf);
 
 
 /*
@@ -62,6 +70,10 @@ static void ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e,
  */
 
 static ngx_mail_policy_xclient_t  ngx_mail_policy_xclient[] = {
+    { ngx_string("DESTADDR"), MPOL_XCLIENT_DESTADDR,
+      ngx_mail_policy_xclient_destaddr },
+    { ngx_string("DESTPORT"), MPOL_XCLIENT_DESTPORT,
+      ngx_mail_policy_xclient_destport },
     { ngx_string("PORT"), MPOL_XCLIENT_PORT, ngx_mail_policy_xclient_port },
     { ngx_string("PROTO"), MPOL_XCLIENT_PROTO, ngx_mail_policy_xclient_proto },
     { ngx_string("HELO"), MPOL_XCLIENT_HELO, ngx_mail_policy_xclient_helo },
@@ -254,14 +266,7 @@ static void
 ngx_mail_policy_xclient_port(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
     u_char *buf)
 {
-    in_port_t  port;
-
-    port = ngx_inet_get_port(e->connection->sockaddr);
-
-    if (port) {
-        value->data = buf;
-        value->len = ngx_sprintf(buf, "%ui", (ngx_uint_t) port) - buf;
-    }
+    ngx_mail_policy_xclient_print_port(e->connection->sockaddr, value, buf);
 }
 
 
@@ -300,13 +305,54 @@ static void
 ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
     u_char *buf)
 {
-    u_char            *p;
     ngx_connection_t  *c;
 
     c = e->connection;
+
+    ngx_mail_policy_xclient_print_addr(c->sockaddr, c->socklen, value, buf);
+}
+
+
+/* the address that the client has connected to, of ours */
+
+static void
+ngx_mail_policy_xclient_destaddr(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf)
+{
+    ngx_connection_t  *c;
+
+    c = e->connection;
+
+    if (ngx_connection_local_sockaddr(c, NULL, 0) == NGX_OK) {
+        ngx_mail_policy_xclient_print_addr(c->local_sockaddr,
+                                           c->local_socklen, value, buf);
+    }
+}
+
+
+static void
+ngx_mail_policy_xclient_destport(ngx_mail_policy_envelope_t *e,
+    ngx_str_t *value, u_char *buf)
+{
+    ngx_connection_t  *c;
+
+    c = e->connection;
+
+    if (ngx_connection_local_sockaddr(c, NULL, 0) == NGX_OK) {
+        ngx_mail_policy_xclient_print_port(c->local_sockaddr, value, buf);
+    }
+}
+
+
+static void
+ngx_mail_policy_xclient_print_addr(struct sockaddr *sa, socklen_t socklen,
+    ngx_str_t *value, u_char *buf)
+{
+    u_char  *p;
+
     p = buf;
 
-    switch (c->sockaddr->sa_family) {
+    switch (sa->sa_family) {
 
 #if (NGX_HAVE_INET6)
     case AF_INET6:
@@ -322,6 +368,23 @@ ngx_mail_policy_xclient_addr(ngx_mail_policy_envelope_t *e, ngx_str_t *value,
     }
 
     value->data = buf;
-    value->len = p - buf + ngx_sock_ntop(c->sockaddr, c->socklen, p,
-                                         NGX_SOCKADDR_STRLEN, 0);
+    value->len = p - buf + ngx_sock_ntop(sa, socklen, p, NGX_SOCKADDR_STRLEN,
+                                         0);
+}
+
+
+/* one that nobody has told, and of a unix socket, is none */
+
+static void
+ngx_mail_policy_xclient_print_port(struct sockaddr *sa, ngx_str_t *value,
+    u_char *buf)
+{
+    in_port_t  port;
+
+    port = ngx_inet_get_port(sa);
+
+    if (port) {
+        value->data = buf;
+        value->len = ngx_sprintf(buf, "%ui", (ngx_uint_t) port) - buf;
+    }
 }
