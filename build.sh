@@ -57,6 +57,8 @@ usage: build.sh verb
                     nginx and the module with AddressSanitizer, and t/ with
                     them, and the seeds of the fuzz target "session"; the
                     sources come from Debian unless given
+  bench-policy [ROUNDS [SECONDS]]
+                    questions of Postfix a second, beside postfwd
   clean             removes build/
   help              this text
 
@@ -129,7 +131,7 @@ install_packages()
 
     NEW_SERVICES=""
 
-    for package in nginx redis-server postfix dovecot-core postgrey; do
+    for package in nginx redis-server postfix dovecot-core postgrey postfwd; do
         if ! is_installed "$package"; then
             NEW_SERVICES="$NEW_SERVICES ${package%-core}"
         fi
@@ -879,6 +881,19 @@ verb_asan()
 }
 
 
+verb_bench_policy()
+{
+    # shellcheck disable=SC2086
+    need_packages $PACKAGES_MODULE $PACKAGES_TEST postfwd
+    build_module
+
+    mkdir -p "$BUILD/bench"
+    gcc -O2 -Wall -Wextra -Werror -o "$BUILD/bench/policy_load" \
+        "$ROOT/tests/bench/policy_load.c"
+    exec perl "$ROOT/tests/bench/policy.pl" "$BUILD/bench/policy_load" "$@"
+}
+
+
 verb_demo()
 {
     # shellcheck disable=SC2086
@@ -908,6 +923,7 @@ main()
     case $verb in
         demo|test|module|lint|unit|coverage|fuzz|mutants|asan|clean)
             "verb_$verb" "$@" ;;
+        bench-policy) verb_bench_policy "$@" ;;
         help|-h|--help) help ;;
         *) help >&2; die "unknown verb \"$verb\"" ;;
     esac
