@@ -226,6 +226,22 @@ ngx_int_t ngx_mail_policy_limit_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
 
 
+/* "if=", one variable: NGX_CONF_OK, or NGX_CONF_ERROR, logged */
+char *ngx_mail_policy_condition(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_mail_policy_value_t *condition);
+
+
+/*
+ * The directive "policy_service".  merge: a server's services, or those that
+ * it inherits; init: what needs all variables, once merged.
+ */
+char *ngx_mail_policy_service(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void ngx_mail_policy_service_merge(ngx_mail_policy_srv_conf_t *conf,
+    ngx_mail_policy_srv_conf_t *prev);
+ngx_int_t ngx_mail_policy_service_init(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
+
+
 /*
  * The directives "log_format" and "access_log".  merge: a server's logs, or
  * those that it inherits; init: what needs all variables, once merged.

@@ -240,30 +240,7 @@ static char *
 ngx_mail_policy_limit_if(ngx_conf_t *cf, ngx_mail_policy_limit_t *limit,
     ngx_str_t *value)
 {
-    ngx_mail_policy_part_t  *part;
-
-    if (ngx_mail_policy_value_variables(value)) {
-
-        if (ngx_mail_policy_value_compile(cf, value, &limit->condition)
-            != NGX_OK)
-        {
-            return NGX_CONF_ERROR;
-        }
-
-        part = limit->condition.parts->elts;
-
-        if (limit->condition.parts->nelts == 1 && part->named) {
-            return NGX_CONF_OK;
-        }
-    }
-
-    /* with anything else in it, it would never be empty */
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"if=%V\" is not a variable: write as "
-                       "\"if=$limited\", and \"map ... $limited { ... }\"",
-                       value);
-    return NGX_CONF_ERROR;
+    return ngx_mail_policy_condition(cf, value, &limit->condition);
 }
 
 
