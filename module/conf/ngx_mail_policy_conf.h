@@ -110,6 +110,9 @@ typedef struct {
     mpol_access_t                     fallback;     /* default_action= */
     ngx_mail_policy_value_t           condition;    /* if=; text empty: none */
     uint64_t                          lookups;      /* of it */
+
+    u_char                           *file;         /* where it was written */
+    ngx_uint_t                        line;
 } ngx_mail_policy_service_conf_t;
 
 

@@ -234,6 +234,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_service"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_service,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_lookup"),
       NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE23,
       ngx_mail_policy_lookup,
@@ -401,6 +408,8 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
         || ngx_array_init(&mcf->auths, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->auth_jwts, cf->pool, 4, sizeof(void *))
            != NGX_OK
+        || ngx_array_init(&mcf->services, cf->pool, 4, sizeof(void *))
+           != NGX_OK
         || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->log_formats, cf->pool, 4, sizeof(void *))
            != NGX_OK)
@@ -519,6 +528,8 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->auth_methods = 0;
      *     conf->limits = NULL;
      *     conf->diverts = 0;
+     *     conf->services = NULL;
+     *     conf->services_off = 0;
      *     conf->upstream = NULL;
      *     conf->route = NULL;
      *     conf->lookups = { 0 };
@@ -607,6 +618,8 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->limits = prev->limits;
     }
 
+    ngx_mail_policy_service_merge(conf, prev);
+
     if (conf->relay.len == 0) {
         conf->relay = prev->relay;
         conf->route = prev->route;
@@ -683,6 +696,7 @@ ngx_mail_policy_merge_server(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
         || ngx_mail_policy_sender_init(cf, conf) != NGX_OK
         || ngx_mail_policy_merge_relay(cf, conf) != NGX_OK
         || ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
+        || ngx_mail_policy_service_init(cf, conf, mcf) != NGX_OK
         || ngx_mail_policy_stock_merge(cf, conf) != NGX_OK)
     {
         return NGX_ERROR;
@@ -802,6 +816,7 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
         ngx_mail_policy_keep_exit_process(&mcf->upstreams);
         ngx_mail_policy_store_exit_process(mcf->store);
         ngx_mail_policy_upstream_exit_process(&mcf->relays);
+        ngx_mail_policy_service_exit(&mcf->services);
 
         auth = mcf->auths.elts;
 

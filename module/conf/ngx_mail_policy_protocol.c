@@ -106,6 +106,7 @@ ngx_mail_policy_protocol_foreign(ngx_mail_policy_srv_conf_t *conf)
          : conf->auth_delay != NGX_CONF_UNSET_MSEC ? "policy_auth_delay"
          : conf->auth_cache != NGX_CONF_UNSET_MSEC ? "policy_auth_cache"
          : conf->sender_own != NGX_CONF_UNSET_UINT ? "policy_sender"
+         : conf->services || conf->services_off ? "policy_service"
          : conf->relay.len ? "proxy_pass"
          : conf->message_size != NGX_CONF_UNSET_SIZE ? "policy_message_size"
          : conf->max_recipients != NGX_CONF_UNSET_UINT
@@ -128,6 +129,7 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
     /* the modules of the SMTP proxy pass by this server */
 
     conf->policy = 0;
+    conf->services = NULL;
 
     if (ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK) {
         return NGX_ERROR;
