@@ -20,7 +20,8 @@
  * stands.
  *
  * Events: the relay's replies, its room for more (resumes the session), its
- * loss; the limits' verdict on octets that were not declared.
+ * loss; the limits' verdict on octets that were not declared; what policy
+ * servers say of the whole.
  */
 
 #include <ngx_config.h>
@@ -36,16 +37,21 @@
 #define NGX_MAIL_POLICY_CHUNK_HEAD  32
 
 #define NGX_MAIL_POLICY_WIRE                                                 \
-    (NGX_MAIL_POLICY_CHUNK_HEAD + MPOL_RECEIVED_SIZE                         \
+    (NGX_MAIL_POLICY_CHUNK_HEAD                                              \
      + 2 * NGX_MAIL_POLICY_BODY + 2 * MPOL_CONTENT_ROOM + sizeof("." CRLF))
 
 
+static size_t ngx_mail_policy_body_fields(ngx_mail_policy_transaction_t *t,
+    u_char *out);
 static void ngx_mail_policy_body_chunk(ngx_mail_policy_transaction_t *t,
     size_t len, ngx_uint_t last);
 static ngx_int_t ngx_mail_policy_body_charge(
     ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_body_charged(void *data,
     ngx_mail_policy_verdict_t *verdict);
+static ngx_int_t ngx_mail_policy_body_ask(ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_body_asked(void *data, ngx_uint_t status,
+    ngx_str_t *text);
 static void ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_outcome_e outcome, ngx_uint_t status, ngx_str_t *text);
 
@@ -107,40 +113,62 @@ ngx_mail_policy_body_begin(ngx_mail_policy_transaction_t *t)
 ngx_int_t
 ngx_mail_policy_body_prepare(ngx_mail_policy_transaction_t *t)
 {
-    size_t  size;
-
     t->encoded = (t->bdat || t->session->conf->normalize);
     t->trace = ngx_mail_policy_received_wanted(t->session);
+    t->wire_size = t->prepended + (t->trace ? MPOL_RECEIVED_SIZE : 0);
 
     if (t->encoded) {
         t->body.content = 1;
         t->content.stuff = !t->chunking;
         t->content.normalize = t->session->conf->normalize;
+
+        t->wire_size += NGX_MAIL_POLICY_WIRE;
     }
 
-    size = t->encoded ? NGX_MAIL_POLICY_WIRE
-                      : t->trace ? MPOL_RECEIVED_SIZE : 0;
-
-    if (size == 0) {
+    if (t->wire_size == 0) {
         return NGX_OK;
     }
 
-    t->wire = ngx_palloc(t->pool, size);
+    t->wire = ngx_palloc(t->pool, t->wire_size);
 
     return t->wire ? NGX_OK : NGX_ERROR;
 }
 
 
 void
-ngx_mail_policy_body_trace(ngx_mail_policy_transaction_t *t)
+ngx_mail_policy_body_front(ngx_mail_policy_transaction_t *t)
 {
-    if (!t->trace) {
-        return;
+    size_t  n;
+
+    n = ngx_mail_policy_body_fields(t, t->wire);
+
+    if (n) {
+        t->wire_pos = 0;
+        t->wire_last = n;
+    }
+}
+
+
+/* with the first octets of the message, and then no more */
+
+static size_t
+ngx_mail_policy_body_fields(ngx_mail_policy_transaction_t *t, u_char *out)
+{
+    size_t  n;
+
+    n = 0;
+
+    if (t->prepended) {
+        t->prepended = 0;
+        n = ngx_mail_policy_prepended(t, out);
     }
 
-    t->trace = 0;
-    t->wire_pos = 0;
-    t->wire_last = ngx_mail_policy_received(t, t->wire);
+    if (t->trace) {
+        t->trace = 0;
+        n += ngx_mail_policy_received(t, out + n);
+    }
+
+    return n;
 }
 
 
@@ -167,12 +195,7 @@ ngx_mail_policy_body_encode(ngx_mail_policy_transaction_t *t, u_char *data,
     size_t   consumed, produced, n;
 
     p = t->wire + NGX_MAIL_POLICY_CHUNK_HEAD;
-    n = 0;
-
-    if (t->trace) {
-        t->trace = 0;
-        n = ngx_mail_policy_received(t, p);
-    }
+    n = ngx_mail_policy_body_fields(t, p);
 
     if (t->mail.body == MPOL_BODY_BINARYMIME) {
         ngx_memcpy(p + n, data, len);
@@ -181,8 +204,8 @@ ngx_mail_policy_body_encode(ngx_mail_policy_transaction_t *t, u_char *data,
 
     } else {
         mpol_content_encode(&t->content, data, len, p + n,
-                            NGX_MAIL_POLICY_WIRE - NGX_MAIL_POLICY_CHUNK_HEAD
-                            - n, &consumed, &produced);
+                            t->wire_size - NGX_MAIL_POLICY_CHUNK_HEAD - n,
+                            &consumed, &produced);
         n += produced;
 
         if (end) {
@@ -271,6 +294,10 @@ ngx_mail_policy_body_send(ngx_mail_policy_transaction_t *t)
     s = t->session;
 
     if (t->end && !t->failed && ngx_mail_policy_body_charge(t) != NGX_OK) {
+        return NGX_AGAIN;
+    }
+
+    if (t->end && !t->failed && ngx_mail_policy_body_ask(t) != NGX_OK) {
         return NGX_AGAIN;
     }
 
@@ -388,6 +415,58 @@ ngx_mail_policy_body_charged(void *data, ngx_mail_policy_verdict_t *verdict)
     }
 
     ngx_mail_policy_session_resume(t->session);
+}
+
+
+/*
+ * Other policy servers, behind the limits: they see the size of it.  NGX_OK:
+ * they have nothing against it, or it failed; NGX_AGAIN
+ */
+
+static ngx_int_t
+ngx_mail_policy_body_ask(ngx_mail_policy_transaction_t *t)
+{
+    ngx_int_t  rc;
+
+    if (t->end_asked) {
+        return t->end_passed ? NGX_OK : NGX_AGAIN;
+    }
+
+    t->end_asked = 1;
+
+    rc = ngx_mail_policy_services_ask(t, NULL, NGX_MAIL_POLICY_SERVICE_END,
+                                      ngx_mail_policy_body_asked, t);
+    if (rc == NGX_AGAIN) {
+        return NGX_AGAIN;
+    }
+
+    t->end_passed = 1;
+
+    if (rc != NGX_OK) {
+        ngx_mail_policy_body_fail(t, 452, &ngx_mail_policy_no_memory);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_body_asked(void *data, ngx_uint_t status, ngx_str_t *text)
+{
+    ngx_mail_policy_transaction_t *t = data;
+
+    t->end_passed = 1;
+
+    if (status == 0 || t->failed) {
+        ngx_mail_policy_session_resume(t->session);
+        return;
+    }
+
+    if (ngx_mail_policy_service_leaves(status)) {
+        t->session->leaving = 1;
+    }
+
+    ngx_mail_policy_body_fail(t, status, text);
 }
 
 

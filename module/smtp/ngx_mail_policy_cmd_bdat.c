@@ -152,24 +152,9 @@ ngx_mail_policy_cmd_bdat(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
 static ngx_int_t
 ngx_mail_policy_chunk_begin(ngx_mail_policy_transaction_t *t)
 {
-    ngx_mail_policy_session_t  *s;
-
-    s = t->session;
-
     t->bdat = 1;
-    t->chunking = (s->relay && ngx_mail_policy_relay_chunking(s->relay));
 
-    if (!t->chunking || t->relay_lost) {
-        return ngx_mail_policy_transaction_data(t);
-    }
-
-    ngx_mail_policy_relay_chunks(s->relay);
-
-    t->data = 1;
-
-    ngx_mail_policy_body_begin(t);
-
-    return NGX_OK;
+    return ngx_mail_policy_transaction_data(t);
 }
 
 

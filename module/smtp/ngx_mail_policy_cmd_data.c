@@ -152,7 +152,7 @@ ngx_mail_policy_data_scan(ngx_mail_policy_transaction_t *t)
         t->ready = 0;
 
     } else {
-        ngx_mail_policy_body_trace(t);
+        ngx_mail_policy_body_front(t);
 
         if (t->end) {
 

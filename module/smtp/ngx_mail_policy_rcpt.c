@@ -7,16 +7,18 @@
 /*
  * The recipients of a transaction.
  *
- *   NEW -> CHECKING -> PASSED -> RELAYING -> ACCEPTED
- *      \-------------\----------\------------> REFUSED
+ *   NEW -> CHECKING -> CHECKED -> ASKING -> PASSED -> RELAYING -> ACCEPTED
+ *      \-----------\----------\---------\---------\-----------> REFUSED
  *
  * Limits first: a relay cannot be told to forget one recipient.  Where its
  * route has to be looked up, that is under way at the same time; the order of
  * the commands is the order in which routes are decided.  kick() moves each on
  * as far as it can go, whenever something has changed.
  *
- * One event arrives here, the verdict of the limits; that of a route comes by
- * way of ..._route.c.
+ * Other policy servers are asked behind the limits, those of MAIL, too.
+ *
+ * Events: the verdict of the limits, and that of policy servers; that of a
+ * route comes by way of ..._route.c.
  */
 
 
@@ -39,6 +41,9 @@ static ngx_int_t ngx_mail_policy_rcpt_divert(ngx_mail_policy_transaction_t *t,
 static void ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt);
 static void ngx_mail_policy_rcpt_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
+static void ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt);
+static void ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status,
+    ngx_str_t *text);
 
 
 static ngx_str_t  ngx_mail_policy_separate =
@@ -266,9 +271,15 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
             ngx_mail_policy_rcpt_check(rcpt);
         }
 
-        if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED || !t->mail_checked
-            || t->routing || rcpt->routing)
-        {
+        if (!t->mail_checked || t->routing || rcpt->routing) {
+            continue;
+        }
+
+        if (rcpt->state == NGX_MAIL_POLICY_RCPT_CHECKED) {
+            ngx_mail_policy_rcpt_ask(rcpt);
+        }
+
+        if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED) {
             continue;
         }
 
@@ -351,7 +362,7 @@ ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt)
     {
 
     case NGX_OK:
-        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        rcpt->state = NGX_MAIL_POLICY_RCPT_CHECKED;
         return;
 
     case NGX_AGAIN:
@@ -395,7 +406,7 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
             return;
         }
 
-        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        rcpt->state = NGX_MAIL_POLICY_RCPT_CHECKED;
         ngx_mail_policy_transaction_ready(t);
         return;
     }
@@ -403,6 +414,52 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
     ngx_mail_policy_rcpt_refuse(rcpt, verdict->code, &verdict->text);
 
     /* others may have waited for the same key */
+
+    ngx_mail_policy_rcpts_kick(t);
+}
+
+
+static void
+ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt)
+{
+    switch (ngx_mail_policy_services_ask(rcpt->transaction, rcpt,
+                                         NGX_MAIL_POLICY_SERVICE_RCPT,
+                                         ngx_mail_policy_rcpt_asked, rcpt))
+    {
+
+    case NGX_OK:
+        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        return;
+
+    case NGX_AGAIN:
+        rcpt->state = NGX_MAIL_POLICY_RCPT_ASKING;
+        return;
+
+    default:
+        ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
+    }
+}
+
+
+static void
+ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
+{
+    ngx_mail_policy_rcpt_t *rcpt = data;
+
+    ngx_mail_policy_transaction_t  *t;
+
+    t = rcpt->transaction;
+
+    if (status == 0) {
+        rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+
+    } else {
+        if (ngx_mail_policy_service_leaves(status)) {
+            t->session->leaving = 1;
+        }
+
+        ngx_mail_policy_rcpt_refuse(rcpt, status, text);
+    }
 
     ngx_mail_policy_rcpts_kick(t);
 }
@@ -437,6 +494,7 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     rcpt->routing = 0;
 
     ngx_mail_policy_route_cancel(t, rcpt);
+    ngx_mail_policy_services_cancel(rcpt->inquiry);
     ngx_mail_policy_check_give_back(&rcpt->check);
 
     /* what MAIL paid for is there for the next one */

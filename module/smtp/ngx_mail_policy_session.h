@@ -34,6 +34,7 @@
 #include "ngx_mail_policy_keep.h"
 #include "ngx_mail_policy_log.h"
 #include "ngx_mail_policy_relay.h"
+#include "ngx_mail_policy_service.h"
 
 
 /* RFC 5321, section 4.5.3.1.4, and RFC 4954, section 4 */
@@ -65,6 +66,8 @@ typedef enum {
 typedef enum {
     NGX_MAIL_POLICY_RCPT_NEW = 0,           /* waits for its check */
     NGX_MAIL_POLICY_RCPT_CHECKING,          /* at the store */
+    NGX_MAIL_POLICY_RCPT_CHECKED,           /* waits for MAIL, and its route */
+    NGX_MAIL_POLICY_RCPT_ASKING,            /* at other policy servers */
     NGX_MAIL_POLICY_RCPT_PASSED,            /* waits for the relay */
     NGX_MAIL_POLICY_RCPT_RELAYING,          /* at the relay */
     NGX_MAIL_POLICY_RCPT_ACCEPTED,
@@ -75,6 +78,8 @@ typedef enum {
 typedef struct ngx_mail_policy_session_s      ngx_mail_policy_session_t;
 typedef struct ngx_mail_policy_transaction_s  ngx_mail_policy_transaction_t;
 typedef struct ngx_mail_policy_asking_s       ngx_mail_policy_asking_t;
+typedef struct ngx_mail_policy_inquiry_s      ngx_mail_policy_inquiry_t;
+typedef struct ngx_mail_policy_field_s        ngx_mail_policy_field_t;
 
 
 /* a reply that is due to the client, in the order of the commands */
@@ -117,6 +122,7 @@ typedef struct {
     ngx_mail_policy_fetch_t        *fetch;  /* of its lookups, or NULL */
     ngx_mail_policy_fetch_wait_t   *wait;   /* for its route */
     ngx_mail_policy_dynamic_t      *dynamic;    /* a group made for it */
+    ngx_mail_policy_inquiry_t      *inquiry;    /* or NULL */
     unsigned                        routing:1;  /* its route is not known, or
                                                    one before it decides */
 } ngx_mail_policy_rcpt_t;
@@ -136,6 +142,11 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_fetch_wait_t   *wait;   /* for the route */
     ngx_mail_policy_dynamic_t      *dynamic;    /* a group made for it */
     ngx_array_t                     charged;
+    ngx_mail_policy_inquiry_t      *inquiry;    /* DATA's, then the end's; or
+                                                   NULL */
+    ngx_queue_t                     fields;     /* to be in front of it */
+    size_t                          prepended;  /* octets of them, until they
+                                                   are */
 
     ngx_mail_policy_upstream_t     *upstream;
     ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
@@ -153,6 +164,7 @@ struct ngx_mail_policy_transaction_s {
 
     mpol_content_t                  content;   /* what does not go in place */
     u_char                         *wire;      /* its form for the relay */
+    size_t                          wire_size;
     size_t                          wire_pos;
     size_t                          wire_last;
 
@@ -167,6 +179,8 @@ struct ngx_mail_policy_transaction_s {
                                                    none has taken it */
     unsigned                        rest_asked:1;
     unsigned                        rest_paid:1;
+    unsigned                        end_asked:1;  /* of policy servers */
+    unsigned                        end_passed:1;
     unsigned                        mail_asked:1;     /* of the relay */
     unsigned                        mail_relayed:1;   /* it said 2xx */
     unsigned                        mail_answered:1;  /* to the client */
@@ -265,6 +279,9 @@ struct ngx_mail_policy_session_s {
     unsigned                        auth_checked:1;    /* by the limits */
     unsigned                        auth_failed:1;     /* it was told so */
     unsigned                        shutdown:1;    /* the worker is told */
+    unsigned                        leaving:1;     /* no command is read any
+                                                      more; closed when all that
+                                                      is due is out */
     unsigned                        closing:1;     /* after the output */
     unsigned                        paused:1;      /* until output is out */
     unsigned                        finalized:1;
@@ -576,6 +593,40 @@ void ngx_mail_policy_route_cancel(ngx_mail_policy_transaction_t *t,
 /* what variables say of the recipient from now on is of this one */
 void ngx_mail_policy_rcpt_envelope(ngx_mail_policy_rcpt_t *rcpt);
 
+/*
+ * Other policy servers (policy_service), of a recipient, or of all (NULL).
+ * NGX_OK: they have nothing against it; NGX_AGAIN: the handler will be called,
+ * with status 0 likewise, or with a reply, which is on the transaction's pool;
+ * NGX_ERROR: no memory.  forget: all of the transaction's are cancelled.
+ */
+typedef void (*ngx_mail_policy_inquiry_pt)(void *data, ngx_uint_t status,
+    ngx_str_t *text);
+
+ngx_int_t ngx_mail_policy_services_ask(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_service_point_e point,
+    ngx_mail_policy_inquiry_pt handler, void *data);
+void ngx_mail_policy_services_cancel(ngx_mail_policy_inquiry_t *inquiry);
+void ngx_mail_policy_services_forget(ngx_mail_policy_transaction_t *t);
+
+/* 1 if that is said, and then no more: 421, and 521 of RFC 1846 */
+#define ngx_mail_policy_service_leaves(status)                               \
+    ((status) == 421 || (status) == 521)
+
+/* a whole request; NGX_ERROR: no memory */
+ngx_int_t ngx_mail_policy_service_request(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_rcpt_t *rcpt, ngx_mail_policy_service_point_e point,
+    ngx_pool_t *pool, ngx_str_t *request);
+
+/*
+ * A field in front of the message, without CRLF; copied.  NGX_DECLINED: it is
+ * too long, or all of them are; NGX_ERROR: no memory.  prepended: writes them
+ * to out, t->prepended octets.
+ */
+ngx_int_t ngx_mail_policy_prepend(ngx_mail_policy_transaction_t *t,
+    ngx_str_t *field);
+size_t ngx_mail_policy_prepended(ngx_mail_policy_transaction_t *t,
+    u_char *out);
+
 /* the body: what its relay says, and what becomes of DATA or BDAT */
 void ngx_mail_policy_body_begin(ngx_mail_policy_transaction_t *t);
 void ngx_mail_policy_body_refused(ngx_mail_policy_transaction_t *t,
@@ -588,7 +639,7 @@ void ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t);
 ngx_int_t ngx_mail_policy_body_prepare(ngx_mail_policy_transaction_t *t);
 
 /* a body that goes in place: what is to go in front of it, if anything */
-void ngx_mail_policy_body_trace(ngx_mail_policy_transaction_t *t);
+void ngx_mail_policy_body_front(ngx_mail_policy_transaction_t *t);
 
 /* reads on, as session_recv(), within the deadline that octets extend */
 ngx_int_t ngx_mail_policy_body_recv(ngx_mail_policy_session_t *s);

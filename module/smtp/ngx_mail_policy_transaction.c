@@ -10,13 +10,14 @@
  *   MAIL   limits and relay are asked at once; both must say yes; where a
  *          limit may send it to another relay, one after the other
  *   RCPT   ..._rcpt.c
- *   DATA   when nothing is due any more and a recipient stands
+ *   DATA   when nothing is due any more and a recipient stands; other policy
+ *          servers, then the relay
  *
  * Where the route needs the recipient (lazy), the relay is chosen at the
  * first RCPT, and MAIL is answered without it.
  *
- * One event arrives here, the limits' verdict on MAIL; the relay's come to
- * ..._transaction_relay.c.
+ * Events: the limits' verdict on MAIL, and what policy servers say of DATA; the
+ * relay's come to ..._transaction_relay.c.
  *
  * finalize() ends it: every charge is kept or given back, the relay forgets
  * it, one line is logged.
@@ -40,6 +41,10 @@ static ngx_int_t ngx_mail_policy_transaction_route(
 static void ngx_mail_policy_transaction_ask(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_transaction_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
+static void ngx_mail_policy_transaction_asked(void *data, ngx_uint_t status,
+    ngx_str_t *text);
+static ngx_int_t ngx_mail_policy_transaction_begin(
+    ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_transaction_charges(
     ngx_mail_policy_transaction_t *t, ngx_uint_t keep);
 static void ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t);
@@ -86,6 +91,7 @@ ngx_mail_policy_transaction_create(ngx_mail_policy_session_t *s)
     t->session = s;
     t->record.start = ngx_current_msec;
     ngx_queue_init(&t->rcpts);
+    ngx_queue_init(&t->fields);
 
     s->transaction = t;
 
@@ -348,12 +354,65 @@ ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
 ngx_int_t
 ngx_mail_policy_transaction_data(ngx_mail_policy_transaction_t *t)
 {
+    switch (ngx_mail_policy_services_ask(t, NULL, NGX_MAIL_POLICY_SERVICE_DATA,
+                                         ngx_mail_policy_transaction_asked,
+                                         t))
+    {
+
+    case NGX_OK:
+        return ngx_mail_policy_transaction_begin(t);
+
+    case NGX_AGAIN:
+        t->session->reading = NGX_MAIL_POLICY_READ_NOTHING;
+        return NGX_AGAIN;
+
+    default:
+        ngx_mail_policy_body_refused(t, 452, &ngx_mail_policy_no_memory);
+        return NGX_OK;
+    }
+}
+
+
+static void
+ngx_mail_policy_transaction_asked(void *data, ngx_uint_t status,
+    ngx_str_t *text)
+{
+    ngx_mail_policy_transaction_t  *t = data;
+
+    if (status == 0) {
+        (void) ngx_mail_policy_transaction_begin(t);
+        return;
+    }
+
+    if (ngx_mail_policy_service_leaves(status)) {
+        t->session->leaving = 1;
+    }
+
+    ngx_mail_policy_body_refused(t, status, text);
+}
+
+
+/* the relay is told DATA; or nothing, if it takes chunks */
+
+static ngx_int_t
+ngx_mail_policy_transaction_begin(ngx_mail_policy_transaction_t *t)
+{
     ngx_mail_policy_session_t  *s;
 
     s = t->session;
 
     if (t->relay_lost || s->relay == NULL) {
         ngx_mail_policy_body_refused(t, 451, &ngx_mail_policy_relay_lost);
+        return NGX_OK;
+    }
+
+    t->chunking = (t->bdat && ngx_mail_policy_relay_chunking(s->relay));
+
+    if (t->chunking) {
+        ngx_mail_policy_relay_chunks(s->relay);
+        t->data = 1;
+
+        ngx_mail_policy_body_begin(t);
         return NGX_OK;
     }
 
@@ -448,6 +507,7 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
             || outcome == NGX_MAIL_POLICY_UNKNOWN);
 
     ngx_mail_policy_transaction_charges(t, keep);
+    ngx_mail_policy_services_forget(t);
     ngx_mail_policy_route_forget(t);
     ngx_mail_policy_transaction_log(t);
 
