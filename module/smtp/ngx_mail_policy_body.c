@@ -462,9 +462,7 @@ ngx_mail_policy_body_asked(void *data, ngx_uint_t status, ngx_str_t *text)
         return;
     }
 
-    if (ngx_mail_policy_service_leaves(status)) {
-        t->session->leaving = 1;
-    }
+    t->leaving = ngx_mail_policy_service_leaves(status);
 
     ngx_mail_policy_body_fail(t, status, text);
 }
@@ -627,6 +625,10 @@ ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
     t->record.reply = *text;
 
     ngx_mail_policy_reply(s, "%V", text);
+
+    if (t->leaving) {
+        s->closing = 1;
+    }
 
     /*
      * At once, not at the end of the loop turn: the log is to know of it;

@@ -150,6 +150,11 @@ ngx_mail_policy_output_dues(ngx_mail_policy_session_t *s)
         ngx_queue_remove(q);
         s->ndues--;
         ngx_mail_policy_output_add(s, due->text.data, due->text.len);
+
+        if (due->last) {
+            s->closing = 1;
+            return;
+        }
     }
 }
 

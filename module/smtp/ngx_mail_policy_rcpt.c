@@ -454,9 +454,7 @@ ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
         rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
 
     } else {
-        if (ngx_mail_policy_service_leaves(status)) {
-            t->session->leaving = 1;
-        }
+        rcpt->due.last = ngx_mail_policy_service_leaves(status);
 
         ngx_mail_policy_rcpt_refuse(rcpt, status, text);
     }

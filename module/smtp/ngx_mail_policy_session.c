@@ -166,16 +166,6 @@ ngx_mail_policy_session_process(ngx_mail_policy_session_t *s)
     ngx_int_t  rc;
 
     do {
-        if (s->leaving && s->reading == NGX_MAIL_POLICY_READ_COMMAND) {
-
-            if (ngx_queue_empty(&s->dues)) {
-                s->closing = 1;
-                ngx_post_event(s->connection->write, &ngx_posted_events);
-            }
-
-            break;
-        }
-
         if (s->closing || s->starttls) {
             break;
         }

@@ -87,6 +87,7 @@ typedef struct {
     ngx_queue_t                     queue;
     ngx_str_t                       text;   /* "250 2.1.0 Ok"; no CRLF */
     unsigned                        done:1;
+    unsigned                        last:1; /* nothing is said behind it */
 } ngx_mail_policy_due_t;
 
 
@@ -202,6 +203,8 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        dot:1;    /* the relay has its dot, and
                                                  has not answered */
     unsigned                        failed:1; /* the body is swallowed */
+    unsigned                        leaving:1;  /* the reply to it ends the
+                                                   session */
 };
 
 
@@ -279,9 +282,6 @@ struct ngx_mail_policy_session_s {
     unsigned                        auth_checked:1;    /* by the limits */
     unsigned                        auth_failed:1;     /* it was told so */
     unsigned                        shutdown:1;    /* the worker is told */
-    unsigned                        leaving:1;     /* no command is read any
-                                                      more; closed when all that
-                                                      is due is out */
     unsigned                        closing:1;     /* after the output */
     unsigned                        paused:1;      /* until output is out */
     unsigned                        finalized:1;

@@ -384,9 +384,7 @@ ngx_mail_policy_transaction_asked(void *data, ngx_uint_t status,
         return;
     }
 
-    if (ngx_mail_policy_service_leaves(status)) {
-        t->session->leaving = 1;
-    }
+    t->leaving = ngx_mail_policy_service_leaves(status);
 
     ngx_mail_policy_body_refused(t, status, text);
 }
