@@ -41,6 +41,8 @@ static void ngx_mail_policy_question_timer(
     ngx_mail_policy_question_t *question, ngx_msec_int_t time);
 static void ngx_mail_policy_question_connect(
     ngx_mail_policy_question_t *question);
+static void ngx_mail_policy_question_next(
+    ngx_mail_policy_question_t *question);
 static ngx_int_t ngx_mail_policy_question_take(
     ngx_mail_policy_question_t *question, ssize_t n);
 static void ngx_mail_policy_question_answered(
@@ -182,7 +184,7 @@ ngx_mail_policy_question_connect(ngx_mail_policy_question_t *question)
             return;
         }
 
-        question->address = (question->address + 1) % service->naddrs;
+        ngx_mail_policy_question_next(question);
     }
 
     ngx_mail_policy_question_again(question, question->err,
@@ -210,9 +212,29 @@ ngx_mail_policy_question_unmade(ngx_mail_policy_question_t *question,
     question->conn = NULL;
 
     question->err = err;
-    question->address = (question->address + 1) % question->service->naddrs;
 
+    ngx_mail_policy_question_next(question);
     ngx_mail_policy_question_connect(question);
+}
+
+
+/* which of them fails is of interest as long as another one may not */
+
+static void
+ngx_mail_policy_question_next(ngx_mail_policy_question_t *question)
+{
+    ngx_mail_policy_service_t  *service;
+
+    service = question->service;
+
+    if (question->tried < service->naddrs) {
+        ngx_log_error(NGX_LOG_INFO, question->log, question->err,
+                      "policy service \"%V\" cannot be connected to at %V, "
+                      "its next address is tried", &service->name,
+                      &service->addrs[question->address].name);
+    }
+
+    question->address = (question->address + 1) % service->naddrs;
 }
 
 

@@ -267,7 +267,7 @@ static void
 ngx_mail_policy_service_count(ngx_mail_policy_service_t *service)
 {
     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                  "policy service \"%V\" has failed %ui times more, "
+                  "more failures of policy service \"%V\": %ui, "
                   "default_action was taken", &service->name,
                   service->failures);
 
