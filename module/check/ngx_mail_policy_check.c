@@ -352,11 +352,15 @@ ngx_mail_policy_check_units(ngx_mail_policy_check_t *check,
             return 0;
         }
 
+        if (!limit->attempt) {
+            return mail;
+        }
+
         /* each attempt counts: none can stand for another */
 
-        return limit->attempt
-               ? mail & ~ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS)
-               : mail;
+        return check->tried
+               ? mail & ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES)
+               : mail & ~ngx_mail_policy_asked(NGX_MAIL_POLICY_RECIPIENTS);
 
     case NGX_MAIL_POLICY_CHECK_RCPT:
         if (late) {
@@ -560,11 +564,7 @@ ngx_mail_policy_check_rest(ngx_mail_policy_check_t *check,
         for (k = 0; ask && k < ask->ncharges; k++) {
             unit = &ask->charges[k].units[NGX_MAIL_POLICY_BYTES];
 
-            if (!ask->charges[k].charged || ask->charges[k].open
-                || !(ask->charges[k].asked
-                     & ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES))
-                || (unit->rate.kind != MPOL_RATE_WINDOW
-                    && unit->rate.kind != MPOL_RATE_BUCKET)
+            if (!ngx_mail_policy_check_octets(&ask->charges[k])
                 || unit->amount >= size)
             {
                 continue;

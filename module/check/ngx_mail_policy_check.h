@@ -117,6 +117,8 @@ struct ngx_mail_policy_check_s {
                                                the owner through a
                                                transaction */
     unsigned                      prepaid:1;    /* rcpt: by mail */
+    unsigned                      tried:1;  /* mail: passed before, and was
+                                               given back */
     ngx_uint_t                    count;    /* recipients at once; 0: one */
     ngx_str_t                     member;   /* connect, login: the lease;
                                                auth: see store.h */
@@ -158,6 +160,13 @@ ngx_int_t ngx_mail_policy_check_start(ngx_mail_policy_check_t *check,
  */
 ngx_int_t ngx_mail_policy_check_rest(ngx_mail_policy_check_t *check,
     ngx_mail_policy_check_t **paid, ngx_uint_t n, uint64_t size);
+
+/* 1 if it passed, and octets count that rest() would ask for more of */
+ngx_uint_t ngx_mail_policy_check_has_octets(ngx_mail_policy_check_t *check);
+
+/* what from has charged is to's to end; of from there is nothing to end */
+void ngx_mail_policy_check_move(ngx_mail_policy_check_t *from,
+    ngx_mail_policy_check_t *to);
 
 /* its recipient was accepted: those of the same key need not pay again */
 void ngx_mail_policy_check_accepted(ngx_mail_policy_check_t *check);

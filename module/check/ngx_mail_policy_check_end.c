@@ -49,6 +49,52 @@ ngx_mail_policy_check_accepted(ngx_mail_policy_check_t *check)
 }
 
 
+ngx_uint_t
+ngx_mail_policy_check_octets(ngx_mail_policy_charge_t *charge)
+{
+    ngx_uint_t  kind;
+
+    kind = charge->units[NGX_MAIL_POLICY_BYTES].rate.kind;
+
+    return charge->charged && !charge->open
+           && (charge->asked & ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES))
+           && (kind == MPOL_RATE_WINDOW || kind == MPOL_RATE_BUCKET);
+}
+
+
+ngx_uint_t
+ngx_mail_policy_check_has_octets(ngx_mail_policy_check_t *check)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; check->ask && i < check->ask->ncharges; i++) {
+        if (ngx_mail_policy_check_octets(&check->ask->charges[i])) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* the store's answer alone: what it was asked by may be gone by then */
+
+void
+ngx_mail_policy_check_move(ngx_mail_policy_check_t *from,
+    ngx_mail_policy_check_t *to)
+{
+    ngx_memzero(to, sizeof(ngx_mail_policy_check_t));
+
+    to->store = from->store;
+    to->point = from->point;
+    to->ask = from->ask;
+    to->limits = from->limits;
+    to->answered = from->answered;
+
+    from->ask = NULL;
+}
+
+
 void
 ngx_mail_policy_check_left(ngx_mail_policy_check_t *check,
     uint64_t *messages, uint64_t *recipients)

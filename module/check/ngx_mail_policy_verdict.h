@@ -34,6 +34,9 @@ ngx_uint_t ngx_mail_policy_verdict_delays(ngx_mail_policy_check_t *check,
 void ngx_mail_policy_check_end(ngx_mail_policy_check_t *check,
     ngx_uint_t paid);
 
+/* 1 if octets of a charge that passed were counted under a rate */
+ngx_uint_t ngx_mail_policy_check_octets(ngx_mail_policy_charge_t *charge);
+
 /* 1 if a limit is in force for that key, by its enforce= */
 ngx_uint_t ngx_mail_policy_check_enforced(ngx_mail_policy_limit_t *limit,
     ngx_str_t *key);

@@ -10,9 +10,10 @@
  * of a Postfix process, which asks one question after the other.
  *
  * What comes of a message is never told, so charges are final as soon as the
- * answer is out.  A message is what has the same "instance": several
- * recipients, and for each of them as many questions as Postfix has
- * restrictions; they come one after the other on the same connection.
+ * answer is out, unless it is refused here later.  A message is what has the
+ * same "instance": several recipients, and for each of them as many questions
+ * as Postfix has restrictions; they come one after the other on the same
+ * connection.
  */
 
 
@@ -48,14 +49,31 @@
 #define NGX_MAIL_POLICY_POSTFIX_REFUSED  5000
 
 
+typedef enum {
+    NGX_MAIL_POLICY_POSTFIX_OTHER = 0,  /* nothing is asked */
+    NGX_MAIL_POLICY_POSTFIX_RCPT,
+    NGX_MAIL_POLICY_POSTFIX_DATA,
+    NGX_MAIL_POLICY_POSTFIX_END
+} ngx_mail_policy_postfix_state_e;
+
+
 typedef struct {
     ngx_pool_t                     *pool;
     ngx_str_t                       instance;   /* empty: asked for once */
     ngx_array_t                     charged;
     ngx_uint_t                      requests;
+    ngx_uint_t                      recipients; /* charged */
+    uint64_t                        octets;     /* if it is ended */
 
-    /* the recipient that was asked for last, and what was said */
+    /*
+     * Where octets count, what was charged is held until the end: it may be
+     * asked for more, or not be accepted.  Of ..._check_t.
+     */
+    ngx_array_t                     held;
 
+    /* what was asked for last, and what was said */
+
+    ngx_mail_policy_postfix_state_e  state;
     ngx_str_t                       recipient;
     size_t                          answer_len;
     u_char                          answer[NGX_MAIL_POLICY_POSTFIX_ANSWER];
@@ -63,6 +81,9 @@ typedef struct {
     unsigned                        refused:1;
 
     unsigned                        paid:1;     /* the message is charged */
+    unsigned                        tried:1;    /* it was, see check.h */
+    unsigned                        holds:1;
+    unsigned                        ended:1;    /* END-OF-MESSAGE passed */
 } ngx_mail_policy_postfix_message_t;
 
 
@@ -87,12 +108,15 @@ typedef struct {
     ngx_mail_policy_envelope_t      envelope;
     mpol_str_t                      values[MPOL_ATTR_KNOWN];
 
+    ngx_mail_policy_postfix_state_e  state; /* of the request */
     ngx_mail_policy_postfix_message_t  *message;
     ngx_pool_t                     *pool;   /* the request's, or NULL */
     ngx_uint_t                      known;  /* of message->charged, before */
     ngx_mail_policy_fetch_t        *fetch;  /* the request's lookups, or NULL */
     ngx_mail_policy_check_t         mail;
     ngx_mail_policy_check_t         rcpt;
+    ngx_mail_policy_check_t         rest;   /* octets, at the end */
+    ngx_mail_policy_fetch_wait_t   *wait;   /* before that, or NULL */
     ngx_uint_t                      count;  /* recipients, asked for at once */
 
     unsigned                        busy:1;     /* with a request */
@@ -123,16 +147,27 @@ void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);
 
 /*
  * The message that is asked for is s->message: the one before, or a new one.
- * answers(): 1 if its last answer is the one for this recipient, too;
- * remember(): s->out is that answer, it was the last step; paid(): the keys
- * that it is charged under since s->known outlive the request.
+ * answers(): 1 if its last answer is that to this request, too; remember():
+ * s->out is that answer, it was the last step; paid(): it is charged, what
+ * has to be known of that outlives the request, and hold() cannot fail;
+ * ends(): it passes, if this is END-OF-MESSAGE.
  */
 ngx_int_t ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s);
-ngx_uint_t ngx_mail_policy_postfix_answers(
-    ngx_mail_policy_postfix_message_t *m, ngx_str_t *recipient);
+ngx_uint_t ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_t *s);
 ngx_int_t ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
     ngx_uint_t refused);
 ngx_int_t ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s);
+void ngx_mail_policy_postfix_ends(ngx_mail_policy_postfix_t *s);
+
+/*
+ * hold(): what this request was charged is held, or kept; held(): the end of
+ * that, be it kept or given back; drop(): that, and of the message.
+ */
+void ngx_mail_policy_postfix_hold(ngx_mail_policy_postfix_t *s);
+void ngx_mail_policy_postfix_held(ngx_mail_policy_postfix_message_t *m,
+    ngx_uint_t keep);
+void ngx_mail_policy_postfix_drop(ngx_mail_policy_postfix_t *s,
+    ngx_uint_t keep);
 
 /* s->envelope is filled from s->values, with memory of s->pool */
 ngx_int_t ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s);

@@ -5,8 +5,8 @@
 
 
 /*
- * What is known of a message from one question to the next: its recipients
- * that are paid for, and the last answer.  No events arrive here.
+ * What is known of a message from one question to the next: what is paid for,
+ * and the last answer.  No events arrive here.
  */
 
 
@@ -18,6 +18,10 @@
 #include "ngx_mail_policy_postfix.h"
 
 
+static ngx_uint_t ngx_mail_policy_postfix_same(ngx_mail_policy_postfix_t *s,
+    ngx_str_t *instance);
+
+
 /* the message that is asked for, which may be the same as before */
 
 ngx_int_t
@@ -27,17 +31,13 @@ ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s)
     ngx_pool_t                         *pool;
     ngx_mail_policy_postfix_message_t  *m;
 
-    m = s->message;
     ngx_mail_policy_postfix_value(s, MPOL_ATTR_INSTANCE, &instance);
 
-    if (m && instance.len && instance.len == m->instance.len
-        && ngx_memcmp(instance.data, m->instance.data, instance.len) == 0
-        && ++m->requests < NGX_MAIL_POLICY_POSTFIX_SAME)
-    {
+    if (ngx_mail_policy_postfix_same(s, &instance)) {
         return NGX_OK;
     }
 
-    ngx_mail_policy_postfix_forget(s);
+    ngx_mail_policy_postfix_drop(s, 1);
 
     pool = ngx_create_pool(2048, ngx_cycle->log);
     if (pool == NULL) {
@@ -49,6 +49,8 @@ ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s)
     if (m == NULL
         || ngx_array_init(&m->charged, pool, 1,
                           sizeof(ngx_mail_policy_charged_t))
+           != NGX_OK
+        || ngx_array_init(&m->held, pool, 1, sizeof(ngx_mail_policy_check_t))
            != NGX_OK)
     {
         goto failed;
@@ -76,27 +78,63 @@ failed:
 
 
 /*
- * 1 if the last answer is the one for this recipient.  Postfix goes on with
- * its restrictions behind DEFER_IF_PERMIT: were the next one told that there
- * is room by now, that would be charged, and the recipient deferred anyway.
+ * What comes under the same instance behind the end is the next message, as
+ * before Postfix 3.12 that goes on where a message is refused at its end.
  */
 
-ngx_uint_t
-ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_message_t *m,
-    ngx_str_t *recipient)
+static ngx_uint_t
+ngx_mail_policy_postfix_same(ngx_mail_policy_postfix_t *s,
+    ngx_str_t *instance)
 {
-    if (m->answer_len == 0 || recipient->len != m->recipient.len
-        || ngx_memcmp(recipient->data, m->recipient.data, recipient->len) != 0)
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (m == NULL || instance->len == 0 || instance->len != m->instance.len
+        || ngx_memcmp(instance->data, m->instance.data, instance->len) != 0
+        || m->requests >= NGX_MAIL_POLICY_POSTFIX_SAME)
     {
         return 0;
     }
 
-    return !m->refused
-           || ngx_current_msec - m->answered < NGX_MAIL_POLICY_POSTFIX_REFUSED;
+    return !m->ended
+           || (s->state == NGX_MAIL_POLICY_POSTFIX_END
+               && m->octets == mpol_attr_number(&s->values[MPOL_ATTR_SIZE]));
 }
 
 
-/* the keys under which the message is paid for outlive this request */
+/*
+ * Postfix goes on with its restrictions behind DEFER_IF_PERMIT: were the next
+ * one told that there is room by now, that would be charged, and the recipient
+ * deferred anyway.
+ */
+
+ngx_uint_t
+ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_t *s)
+{
+    ngx_str_t                           recipient;
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+    ngx_mail_policy_postfix_value(s, MPOL_ATTR_RECIPIENT, &recipient);
+
+    if (m->answer_len == 0 || s->state != m->state
+        || recipient.len != m->recipient.len
+        || ngx_memcmp(recipient.data, m->recipient.data, recipient.len) != 0)
+    {
+        return 0;
+    }
+
+    if (m->refused) {
+        return ngx_current_msec - m->answered
+               < NGX_MAIL_POLICY_POSTFIX_REFUSED;
+    }
+
+    /* others may have come to it, if DATA was refused by somebody else */
+
+    return s->state == NGX_MAIL_POLICY_POSTFIX_RCPT;
+}
+
 
 ngx_int_t
 ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
@@ -115,7 +153,110 @@ ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
         }
     }
 
+    m->paid = 1;
+    m->recipients += s->count;
+
+    ngx_mail_policy_postfix_ends(s);
+
+    if (ngx_mail_policy_check_has_octets(&s->mail)
+        || ngx_mail_policy_check_has_octets(&s->rcpt))
+    {
+        m->holds = 1;
+    }
+
+    if (m->holds && !m->ended) {
+
+        if (ngx_array_push_n(&m->held, 2) == NULL) {
+            return NGX_ERROR;
+        }
+
+        m->held.nelts -= 2;
+    }
+
     return NGX_OK;
+}
+
+
+void
+ngx_mail_policy_postfix_ends(ngx_mail_policy_postfix_t *s)
+{
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (s->state == NGX_MAIL_POLICY_POSTFIX_END) {
+        m->ended = 1;
+        m->octets = mpol_attr_number(&s->values[MPOL_ATTR_SIZE]);
+    }
+}
+
+
+void
+ngx_mail_policy_postfix_hold(ngx_mail_policy_postfix_t *s)
+{
+    ngx_uint_t                          i;
+    ngx_mail_policy_check_t            *check[2];
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    check[0] = &s->mail;
+    check[1] = &s->rcpt;
+
+    for (i = 0; i < 2; i++) {
+
+        if (check[i]->ask == NULL) {
+            continue;
+        }
+
+        if (!m->holds || m->ended) {
+            ngx_mail_policy_check_keep(check[i]);
+            continue;
+        }
+
+        /* there is room, see paid() */
+
+        ngx_mail_policy_check_move(check[i], ngx_array_push(&m->held));
+    }
+
+    if (m->ended) {
+        ngx_mail_policy_postfix_held(m, 1);
+    }
+}
+
+
+void
+ngx_mail_policy_postfix_held(ngx_mail_policy_postfix_message_t *m,
+    ngx_uint_t keep)
+{
+    ngx_mail_policy_check_t  *check;
+
+    check = m->held.elts;
+
+    while (m->held.nelts) {
+        m->held.nelts--;
+
+        if (keep) {
+            ngx_mail_policy_check_keep(&check[m->held.nelts]);
+
+        } else {
+            ngx_mail_policy_check_give_back(&check[m->held.nelts]);
+        }
+    }
+}
+
+
+void
+ngx_mail_policy_postfix_drop(ngx_mail_policy_postfix_t *s, ngx_uint_t keep)
+{
+    if (s->message == NULL) {
+        return;
+    }
+
+    ngx_mail_policy_postfix_held(s->message, keep);
+
+    ngx_destroy_pool(s->message->pool);
+    s->message = NULL;
 }
 
 
@@ -144,6 +285,7 @@ ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
     ngx_memcpy(m->answer, s->out, s->out_last);
     m->answer_len = s->out_last;
     m->answered = ngx_current_msec;
+    m->state = s->state;
     m->refused = refused;
 
     return NGX_OK;

@@ -9,17 +9,22 @@
  *
  *     RCPT, of a message not charged   mail -> rcpt -> answer
  *     RCPT, further recipients         rcpt -> answer
- *     DATA, END-OF-MESSAGE             mail -> rcpt -> answer, for all
- *                                      recipients; nothing if it is charged
+ *     DATA, if not charged             mail -> rcpt -> answer, for all
+ *                                      recipients
+ *     DATA, if it is charged           rcpt -> answer, for those recipients
+ *                                      that are not; or nothing
+ *     END-OF-MESSAGE                   as DATA; and rest -> answer, for the
+ *                                      octets that are not charged
  *     other states                     DUNNO
  *
- * If the second step refuses, the first is given back.  Else both are kept as
- * soon as the answer is out, and given back if it does not get there.
- * The same question for the same recipient, as a further restriction puts it,
- * has the same answer and costs nothing.  A refusal holds for a while only: who
- * tries that recipient again later asks anew.
+ * If a step refuses, those before it are given back, and behind RCPT all that
+ * is held of the message.  Else they are kept as soon as the answer is out, and
+ * given back if it does not get there.  The same question for the same
+ * recipient, as a further restriction puts it, has the same answer and costs
+ * nothing.  A refusal holds for a while only: who tries that recipient again
+ * later asks anew.
  *
- * Events: the verdicts of both steps.
+ * Events: the verdicts of the steps; lookups that are there.
  */
 
 
@@ -32,14 +37,21 @@
 #include "ngx_mail_policy_postfix.h"
 
 
+static ngx_mail_policy_postfix_state_e ngx_mail_policy_postfix_state(
+    ngx_mail_policy_postfix_t *s);
+static ngx_uint_t ngx_mail_policy_postfix_count(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_mail(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s);
+static ngx_int_t ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s);
+static void ngx_mail_policy_postfix_fetched(void *data);
 static void ngx_mail_policy_postfix_check(ngx_mail_policy_postfix_t *s,
     ngx_mail_policy_check_t *check, ngx_mail_policy_check_pt handler);
 static void ngx_mail_policy_postfix_mail_handler(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static void ngx_mail_policy_postfix_rcpt_handler(void *data,
+    ngx_mail_policy_verdict_t *verdict);
+static void ngx_mail_policy_postfix_rest_handler(void *data,
     ngx_mail_policy_verdict_t *verdict);
 static ngx_int_t ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_refused(
@@ -52,9 +64,9 @@ static void ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s);
 ngx_int_t
 ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
 {
-    ngx_str_t                           recipient;
-    ngx_uint_t                          rcpt;
     ngx_mail_policy_postfix_message_t  *m;
+
+    s->state = NGX_MAIL_POLICY_POSTFIX_OTHER;
 
     mpol_attr_parse(s->in, s->attr.pos, s->values);
 
@@ -69,11 +81,9 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
 
     s->connection->log->action = "asking limits for a policy client";
 
-    rcpt = ngx_mail_policy_postfix_is(s, MPOL_ATTR_STATE, "RCPT");
+    s->state = ngx_mail_policy_postfix_state(s);
 
-    if (!rcpt && !ngx_mail_policy_postfix_is(s, MPOL_ATTR_STATE, "DATA")
-        && !ngx_mail_policy_postfix_is(s, MPOL_ATTR_STATE, "END-OF-MESSAGE"))
-    {
+    if (s->state == NGX_MAIL_POLICY_POSTFIX_OTHER) {
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
 
@@ -83,15 +93,18 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
 
     m = s->message;
 
-    ngx_mail_policy_postfix_value(s, MPOL_ATTR_RECIPIENT, &recipient);
-
-    if (rcpt && ngx_mail_policy_postfix_answers(m, &recipient)) {
+    if (ngx_mail_policy_postfix_answers(s)) {
         ngx_memcpy(s->out, m->answer, m->answer_len);
         s->out_last = m->answer_len;
         return NGX_OK;
     }
 
-    if (!rcpt && m->paid) {
+    s->count = ngx_mail_policy_postfix_count(s);
+
+    if (s->count == 0
+        && (m->held.nelts == 0 || s->state != NGX_MAIL_POLICY_POSTFIX_END))
+    {
+        ngx_mail_policy_postfix_ends(s);
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
 
@@ -100,6 +113,7 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
         return NGX_ERROR;
     }
 
+    m->requests++;
     s->known = m->charged.nelts;
 
     if (ngx_mail_policy_postfix_fill(s) != NGX_OK
@@ -108,10 +122,47 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
         return NGX_ERROR;
     }
 
-    s->count = rcpt ? 1 : ngx_max(s->envelope.recipients, 1);
-
     return m->paid ? ngx_mail_policy_postfix_rcpt(s)
                    : ngx_mail_policy_postfix_mail(s);
+}
+
+
+static ngx_mail_policy_postfix_state_e
+ngx_mail_policy_postfix_state(ngx_mail_policy_postfix_t *s)
+{
+    if (ngx_mail_policy_postfix_is(s, MPOL_ATTR_STATE, "RCPT")) {
+        return NGX_MAIL_POLICY_POSTFIX_RCPT;
+    }
+
+    if (ngx_mail_policy_postfix_is(s, MPOL_ATTR_STATE, "DATA")) {
+        return NGX_MAIL_POLICY_POSTFIX_DATA;
+    }
+
+    if (ngx_mail_policy_postfix_is(s, MPOL_ATTR_STATE, "END-OF-MESSAGE")) {
+        return NGX_MAIL_POLICY_POSTFIX_END;
+    }
+
+    return NGX_MAIL_POLICY_POSTFIX_OTHER;
+}
+
+
+/* recipients that are still to be charged */
+
+static ngx_uint_t
+ngx_mail_policy_postfix_count(ngx_mail_policy_postfix_t *s)
+{
+    uint64_t  n, charged;
+
+    if (s->state == NGX_MAIL_POLICY_POSTFIX_RCPT) {
+        return 1;
+    }
+
+    n = mpol_attr_number(&s->values[MPOL_ATTR_RECIPIENT_COUNT]);
+    n = ngx_max(n, 1);
+
+    charged = s->message->recipients;
+
+    return (n > charged) ? n - charged : 0;
 }
 
 
@@ -153,6 +204,8 @@ ngx_mail_policy_postfix_mail(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_postfix_check(s, &s->mail,
                                   ngx_mail_policy_postfix_mail_handler);
 
+    s->mail.tried = s->message->tried;
+
     rc = ngx_mail_policy_check_start(&s->mail, NGX_MAIL_POLICY_CHECK_MAIL);
 
     return (rc == NGX_OK) ? ngx_mail_policy_postfix_rcpt(s) : rc;
@@ -163,6 +216,10 @@ static ngx_int_t
 ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s)
 {
     ngx_int_t  rc;
+
+    if (s->count == 0) {
+        return ngx_mail_policy_postfix_rest(s);
+    }
 
     ngx_mail_policy_postfix_check(s, &s->rcpt,
                                   ngx_mail_policy_postfix_rcpt_handler);
@@ -176,7 +233,68 @@ ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s)
 
     /* one recipient at a time: NGX_BUSY there is none */
 
+    return (rc == NGX_OK) ? ngx_mail_policy_postfix_rest(s) : rc;
+}
+
+
+/* what was declared, if anything, was charged before */
+
+static ngx_int_t
+ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s)
+{
+    ngx_int_t                  rc;
+    ngx_uint_t                 i, n;
+    ngx_mail_policy_check_t   *held, **paid;
+
+    held = s->message->held.elts;
+    n = s->message->held.nelts;
+
+    if (s->state != NGX_MAIL_POLICY_POSTFIX_END || n == 0) {
+        return ngx_mail_policy_postfix_passed(s);
+    }
+
+    /* a refusal may have to say what they have found */
+
+    rc = ngx_mail_policy_fetch_wait(s->fetch,
+                    ngx_mail_policy_fetch_mask(s->conf,
+                                               NGX_MAIL_POLICY_AT_RCPT),
+                    &s->wait, ngx_mail_policy_postfix_fetched, s);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    paid = ngx_palloc(s->pool, n * sizeof(ngx_mail_policy_check_t *));
+    if (paid == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < n; i++) {
+        paid[i] = &held[i];
+    }
+
+    ngx_mail_policy_postfix_check(s, &s->rest,
+                                  ngx_mail_policy_postfix_rest_handler);
+
+    rc = ngx_mail_policy_check_rest(&s->rest, paid, n,
+                                    s->envelope.message_size);
+
     return (rc == NGX_OK) ? ngx_mail_policy_postfix_passed(s) : rc;
+}
+
+
+static void
+ngx_mail_policy_postfix_fetched(void *data)
+{
+    ngx_mail_policy_postfix_t *s = data;
+
+    ngx_int_t  rc;
+
+    rc = ngx_mail_policy_postfix_rest(s);
+
+    if (rc != NGX_AGAIN) {
+        ngx_mail_policy_postfix_answered(s, rc);
+    }
 }
 
 
@@ -224,6 +342,24 @@ ngx_mail_policy_postfix_rcpt_handler(void *data,
     ngx_int_t  rc;
 
     rc = (verdict->rc == NGX_OK)
+         ? ngx_mail_policy_postfix_rest(s)
+         : ngx_mail_policy_postfix_refused(s, verdict);
+
+    if (rc != NGX_AGAIN) {
+        ngx_mail_policy_postfix_answered(s, rc);
+    }
+}
+
+
+static void
+ngx_mail_policy_postfix_rest_handler(void *data,
+    ngx_mail_policy_verdict_t *verdict)
+{
+    ngx_mail_policy_postfix_t *s = data;
+
+    ngx_int_t  rc;
+
+    rc = (verdict->rc == NGX_OK)
          ? ngx_mail_policy_postfix_passed(s)
          : ngx_mail_policy_postfix_refused(s, verdict);
 
@@ -236,8 +372,6 @@ ngx_mail_policy_postfix_rcpt_handler(void *data,
 static ngx_int_t
 ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
 {
-    s->message->paid = 1;
-
     if (ngx_mail_policy_postfix_paid(s) != NGX_OK
         || ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK)
     {
@@ -252,14 +386,31 @@ static ngx_int_t
 ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
     ngx_mail_policy_verdict_t *verdict)
 {
-    ngx_str_t  text;
+    ngx_str_t                           text;
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (!m->paid && s->rcpt.pool) {
+        m->tried = 1;
+    }
 
     /* what the recipient's limits refuse, the sender's have not let pass */
 
     ngx_mail_policy_check_give_back(&s->mail);
     ngx_mail_policy_check_give_back(&s->rcpt);
 
-    s->message->charged.nelts = s->known;
+    m->charged.nelts = s->known;
+
+    /* nor is it a message, if it is refused as a whole */
+
+    if (m->held.nelts && s->state != NGX_MAIL_POLICY_POSTFIX_RCPT) {
+        ngx_mail_policy_postfix_held(m, 0);
+
+        m->paid = 0;
+        m->recipients = 0;
+        m->charged.nelts = 0;
+    }
 
     /* behind "450 " */
 
@@ -313,24 +464,26 @@ ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s, const char *action,
 void
 ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
 {
-    ngx_mail_policy_check_accepted(&s->rcpt);
+    if (s->pool) {
+        ngx_mail_policy_check_accepted(&s->rcpt);
+        ngx_mail_policy_check_settle(&s->rest, s->envelope.message_size, 1);
+        ngx_mail_policy_postfix_hold(s);
+    }
 
-    ngx_mail_policy_check_keep(&s->mail);
-    ngx_mail_policy_check_keep(&s->rcpt);
+    s->state = NGX_MAIL_POLICY_POSTFIX_OTHER;
 
     ngx_mail_policy_postfix_end(s);
 }
 
+
+/* who is not told that a message may pass does not accept it */
 
 void
 ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
 {
     ngx_mail_policy_postfix_end(s);
 
-    if (s->message) {
-        ngx_destroy_pool(s->message->pool);
-        s->message = NULL;
-    }
+    ngx_mail_policy_postfix_drop(s, s->state < NGX_MAIL_POLICY_POSTFIX_DATA);
 }
 
 
@@ -339,6 +492,9 @@ ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
 static void
 ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s)
 {
+    ngx_mail_policy_fetch_forget(&s->wait);
+
+    ngx_mail_policy_check_give_back(&s->rest);
     ngx_mail_policy_check_give_back(&s->mail);
     ngx_mail_policy_check_give_back(&s->rcpt);
 
@@ -348,10 +504,11 @@ ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s)
         return;
     }
 
-    /* both have been on it */
+    /* all have been on it */
 
     ngx_memzero(&s->mail, sizeof(ngx_mail_policy_check_t));
     ngx_memzero(&s->rcpt, sizeof(ngx_mail_policy_check_t));
+    ngx_memzero(&s->rest, sizeof(ngx_mail_policy_check_t));
 
     ngx_destroy_pool(s->pool);
     s->pool = NULL;
