@@ -4,6 +4,8 @@
  */
 
 
+#include <string.h>
+
 #include "mpol_attr.h"
 
 
@@ -15,7 +17,9 @@ typedef struct {
 #define mpol_attr_name(text)  { text, sizeof(text) - 1 }
 
 
+static void mpol_attr_value(mpol_attr_t *a, const uint8_t *p, size_t len);
 static int mpol_attr_line(mpol_attr_t *a, uint8_t ch);
+static size_t mpol_attr_eol(const uint8_t *p, size_t pos, size_t len);
 static int mpol_attr_equal(const uint8_t *p, size_t len, const char *name,
     size_t n);
 
@@ -55,6 +59,12 @@ mpol_attr_scan(mpol_attr_t *a, const uint8_t *p, size_t len)
             return MPOL_ATTR_E_SIZE;
         }
 
+        mpol_attr_value(a, p, len);
+
+        if (a->pos == len) {
+            break;
+        }
+
         ch = p[a->pos++];
 
         if (ch == '\n' && a->pos - a->line == 1) {
@@ -68,6 +78,34 @@ mpol_attr_scan(mpol_attr_t *a, const uint8_t *p, size_t len)
     }
 
     return (a->pos == MPOL_ATTR_REQUEST) ? MPOL_ATTR_E_SIZE : MPOL_AGAIN;
+}
+
+
+/* most octets are of values, where only LF, NUL and the bounds matter */
+
+static void
+mpol_attr_value(mpol_attr_t *a, const uint8_t *p, size_t len)
+{
+    size_t          end;
+    const uint8_t  *q;
+
+    if (!a->equals) {
+        return;
+    }
+
+    end = a->line + MPOL_ATTR_LINE;
+    end = (end < MPOL_ATTR_REQUEST) ? end : MPOL_ATTR_REQUEST - 1;
+    end = (end < len) ? end : len;
+
+    if (a->pos >= end) {
+        return;
+    }
+
+    q = memchr(p + a->pos, '\n', end - a->pos);
+    end = q ? (size_t) (q - p) : end;
+
+    q = memchr(p + a->pos, '\0', end - a->pos);
+    a->pos = q ? (size_t) (q - p) : end;
 }
 
 
@@ -139,7 +177,7 @@ mpol_attr_parse(const uint8_t *p, size_t len,
             }
         }
 
-        for (line = equals + 1; p[line] != '\n'; line++) { /* void */ }
+        line = mpol_attr_eol(p, equals + 1, len);
 
         if (i < MPOL_ATTR_KNOWN) {
             values[i].data = p + equals + 1;
@@ -162,7 +200,7 @@ mpol_attr_get(const uint8_t *p, size_t len, const char *name, size_t n,
 
         found = mpol_attr_equal(p + line, equals - line, name, n);
 
-        for (line = equals + 1; p[line] != '\n'; line++) { /* void */ }
+        line = mpol_attr_eol(p, equals + 1, len);
 
         if (found) {
             value->data = p + equals + 1;
@@ -175,22 +213,23 @@ mpol_attr_get(const uint8_t *p, size_t len, const char *name, size_t n,
 }
 
 
+/* where the line ends that a value begins in; scan() has found that it does */
+
+static size_t
+mpol_attr_eol(const uint8_t *p, size_t pos, size_t len)
+{
+    const uint8_t  *q;
+
+    q = memchr(p + pos, '\n', len - pos);
+
+    return (size_t) (q - p);
+}
+
+
 static int
 mpol_attr_equal(const uint8_t *p, size_t len, const char *name, size_t n)
 {
-    size_t  i;
-
-    if (len != n) {
-        return 0;
-    }
-
-    for (i = 0; i < len; i++) {
-        if (p[i] != (uint8_t) name[i]) {
-            return 0;
-        }
-    }
-
-    return 1;
+    return len == n && memcmp(p, name, n) == 0;
 }
 
 
