@@ -311,14 +311,18 @@ sub client {
 }
 
 
-# a client that has said EHLO, as helo says; where may be a port's name
+# a client that has said EHLO, as helo says; where may be a port's name; proxy
+# is its address, for a server that takes the PROXY protocol's word for that
 
 sub session {
     my ($self, $where, %option) = @_;
 
     my $helo = delete $option{helo};
+    my $address = delete $option{proxy};
     my $client = $self->client($where, %option);
 
+    $client->send_raw("PROXY TCP4 $address 198.51.100.1 40000 25\r\n")
+        if defined $address;
     $client->greeting();
     $client->ehlo($helo);
     return $client;

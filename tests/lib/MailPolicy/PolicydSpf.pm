@@ -9,10 +9,9 @@ package MailPolicy::PolicydSpf;
 #     my $spf = MailPolicy::PolicydSpf->new($t, dns => $dnsmasq);
 #     ... "policy_service " . $spf->address()
 #
-#     name        of its port: "spf"
-#     dns         a MailPolicy::Dnsmasq
-#     conf        lines of its configuration
-#     time_limit  seconds after which Postfix ends a process: 3600
+#     name    of its port: "spf"
+#     dns     a MailPolicy::Dnsmasq
+#     conf    lines of its configuration
 #
 # It ends with the test.
 
@@ -54,7 +53,7 @@ sub new {
     my ($class, $t, %option) = @_;
 
     my $self = bless { t => $t, name => 'spf', conf => [],
-        time_limit => 3600, %option }, $class;
+        %option }, $class;
 
     my $listen = '127.0.0.1:' . $t->port($self->{name});
     my $conf = $t->write_file("$self->{name}.conf", join('',
@@ -68,7 +67,7 @@ sub new {
         services => [ "$listen inet n n n - 0 spawn user=policyd-spf"
             . " argv=/usr/bin/policyd-spf $conf" ],
         listens  => $self->{name},
-        main     => [ "${listen}_time_limit = $self->{time_limit}" ],
+        main     => [ "${listen}_time_limit = 3600" ],
         launch   => [ own_resolver($resolv) ]);
 
     return $self;

@@ -153,12 +153,13 @@ sub connections {
 }
 
 
-# the lines of its log that say what it decided, without what is always there
+# what it decided, as its log says: "greylist, reason=new"
 
 sub decisions {
     my ($self) = @_;
 
-    return $self->log() =~ /^action=(\w+, reason=[\w -]+)/mg;
+    my @decisions = $self->log() =~ /^action=(\w+, reason=[\w -]+)/mg;
+    return @decisions;
 }
 
 
