@@ -41,6 +41,15 @@ typedef enum {
 extern ngx_str_t  ngx_mail_policy_exceed_names[];
 
 
+/* policy_edge */
+typedef struct {
+    ngx_array_t                   networks;     /* ngx_cidr_t: of clients */
+    ngx_array_t                   servers;      /* ngx_addr_t; port 0: any */
+    unsigned                      xclient:1;
+    unsigned                      off:1;        /* said so: nothing is set */
+} ngx_mail_policy_edge_conf_t;
+
+
 /* policy_lookup */
 typedef struct {
     ngx_str_t                     name;         /* without "$" */
@@ -192,6 +201,10 @@ typedef struct {
 
     ngx_uint_t                    received;     /* NGX_MAIL_POLICY_RECEIVED_ */
     size_t                        min_data_rate; /* octets a second; 0: any */
+
+    /* of "protocol policy" */
+
+    ngx_mail_policy_edge_conf_t  *edge;         /* NULL: none */
 
     ngx_array_t                  *access_logs;  /* ..._access_log_t; NULL:
                                                    off */

@@ -209,7 +209,8 @@ ngx_int_t ngx_mail_policy_sender_init(ngx_conf_t *cf,
  * "protocol policy".  auth_http(): the stand-in that all servers inherit, see
  * below; is(): 1 if a server has it; check(): before it is merged, what has
  * no meaning there is refused; refuse(): one directive that has none, if it
- * is not NULL; merge(): all else.
+ * is not NULL; alone(): before a server of another protocol is merged, what
+ * has no meaning in that; merge(): all else.
  */
 ngx_int_t ngx_mail_policy_protocol_auth_http(ngx_conf_t *cf,
     ngx_mail_policy_main_conf_t *mcf);
@@ -217,8 +218,13 @@ ngx_uint_t ngx_mail_policy_protocol_is(ngx_mail_core_srv_conf_t *cscf);
 ngx_int_t ngx_mail_policy_protocol_check(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
 ngx_int_t ngx_mail_policy_protocol_refuse(ngx_conf_t *cf, const char *name);
+ngx_int_t ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf);
 ngx_int_t ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
+
+/* "policy_edge" */
+char *ngx_mail_policy_edge(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 /* the directive "policy_limit", and the checks that need all of mail{} */
 char *ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

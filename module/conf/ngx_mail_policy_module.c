@@ -241,6 +241,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_edge"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_edge,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_lookup"),
       NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE23,
       ngx_mail_policy_lookup,
@@ -535,6 +542,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->lookups = { 0 };
      *     conf->relay = { 0, NULL };
      *     conf->relay_conf = NULL;
+     *     conf->edge = NULL;
      *     conf->access_logs = NULL;
      *     conf->access_log_off = 0;
      *     conf->stock = NULL;
@@ -573,8 +581,10 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
     mcf = ngx_mail_conf_get_module_main_conf(cf, ngx_mail_policy_module);
     cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
 
-    if (ngx_mail_policy_protocol_is(cscf)
-        && ngx_mail_policy_protocol_check(cf, conf) != NGX_OK)
+    if ((ngx_mail_policy_protocol_is(cscf)
+         ? ngx_mail_policy_protocol_check(cf, conf)
+         : ngx_mail_policy_protocol_alone(cf, conf))
+        != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -625,6 +635,10 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->route = prev->route;
         conf->file = prev->file;
         conf->line = prev->line;
+    }
+
+    if (conf->edge == NULL) {
+        conf->edge = prev->edge;
     }
 
     ngx_mail_policy_access_log_merge(conf, prev);

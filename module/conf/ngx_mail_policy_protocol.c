@@ -121,6 +121,31 @@ ngx_mail_policy_protocol_foreign(ngx_mail_policy_srv_conf_t *conf)
 
 
 ngx_int_t
+ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf)
+{
+    const char                *name;
+    ngx_mail_core_srv_conf_t  *cscf;
+
+    name = conf->edge ? "policy_edge"
+         : NULL;
+
+    if (name == NULL) {
+        return NGX_OK;
+    }
+
+    cscf = ngx_mail_conf_get_module_srv_conf(cf, ngx_mail_core_module);
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "\"%s\" is for the questions of Postfix: write it in a "
+                  "server with \"protocol policy\", for server in %s:%ui",
+                  name, cscf->file_name, cscf->line);
+
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
 ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf)
 {

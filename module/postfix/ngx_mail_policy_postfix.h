@@ -80,6 +80,7 @@ typedef struct {
     ngx_msec_t                      answered;
     unsigned                        refused:1;
 
+    unsigned                        edge:1;     /* an edge has charged it */
     unsigned                        paid:1;     /* the message is charged */
     unsigned                        tried:1;    /* it was, see check.h */
     unsigned                        holds:1;
@@ -172,11 +173,19 @@ void ngx_mail_policy_postfix_drop(ngx_mail_policy_postfix_t *s,
 /* s->envelope is filled from s->values, with memory of s->pool */
 ngx_int_t ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s);
 
+/* 1: the mail of s->values has come through an edge that has charged it */
+ngx_uint_t ngx_mail_policy_postfix_edge(ngx_mail_policy_postfix_t *s,
+    ngx_pool_t *pool);
+
 /* an attribute of the request; is(): exactly that, with case */
 ngx_uint_t ngx_mail_policy_postfix_is(ngx_mail_policy_postfix_t *s,
     ngx_uint_t attribute, const char *text);
 void ngx_mail_policy_postfix_value(ngx_mail_policy_postfix_t *s,
     ngx_uint_t attribute, ngx_str_t *value);
+
+/* two attributes; NGX_DECLINED: there is no address; NGX_ERROR: no memory */
+ngx_int_t ngx_mail_policy_postfix_addr(ngx_mail_policy_postfix_t *s,
+    ngx_pool_t *pool, ngx_uint_t address, ngx_uint_t port, ngx_addr_t *addr);
 
 
 #endif /* NGX_MAIL_POLICY_POSTFIX_H */

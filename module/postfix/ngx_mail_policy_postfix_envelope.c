@@ -23,9 +23,6 @@ static void ngx_mail_policy_postfix_protocol_name(
     ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_addresses(
     ngx_mail_policy_postfix_t *s);
-static ngx_int_t ngx_mail_policy_postfix_sockaddr(
-    ngx_mail_policy_postfix_t *s, ngx_uint_t address, ngx_uint_t port,
-    struct sockaddr **sockaddr, socklen_t *socklen);
 static ngx_int_t ngx_mail_policy_postfix_split(ngx_pool_t *pool,
     ngx_str_t *address, ngx_str_t *local, ngx_str_t *domain);
 
@@ -127,6 +124,7 @@ ngx_mail_policy_postfix_protocol_name(ngx_mail_policy_postfix_t *s)
 static ngx_int_t
 ngx_mail_policy_postfix_addresses(ngx_mail_policy_postfix_t *s)
 {
+    ngx_addr_t         addr;
     ngx_connection_t  *c;
 
     c = &s->client;
@@ -134,12 +132,19 @@ ngx_mail_policy_postfix_addresses(ngx_mail_policy_postfix_t *s)
     *c = *s->connection;
     c->ssl = NULL;
 
-    if (ngx_mail_policy_postfix_sockaddr(s, MPOL_ATTR_SERVER_ADDRESS,
-                                         MPOL_ATTR_SERVER_PORT,
-                                         &c->local_sockaddr,
-                                         &c->local_socklen)
-        == NGX_ERROR)
+    switch (ngx_mail_policy_postfix_addr(s, s->pool, MPOL_ATTR_SERVER_ADDRESS,
+                                         MPOL_ATTR_SERVER_PORT, &addr))
     {
+
+    case NGX_OK:
+        c->local_sockaddr = addr.sockaddr;
+        c->local_socklen = addr.socklen;
+        break;
+
+    case NGX_DECLINED:
+        break;
+
+    default: /* NGX_ERROR */
         return NGX_ERROR;
     }
 
@@ -147,12 +152,13 @@ ngx_mail_policy_postfix_addresses(ngx_mail_policy_postfix_t *s)
     c->socklen = sizeof(struct sockaddr);
     ngx_str_null(&c->addr_text);
 
-    switch (ngx_mail_policy_postfix_sockaddr(s, MPOL_ATTR_CLIENT_ADDRESS,
-                                             MPOL_ATTR_CLIENT_PORT,
-                                             &c->sockaddr, &c->socklen))
+    switch (ngx_mail_policy_postfix_addr(s, s->pool, MPOL_ATTR_CLIENT_ADDRESS,
+                                         MPOL_ATTR_CLIENT_PORT, &addr))
     {
 
     case NGX_OK:
+        c->sockaddr = addr.sockaddr;
+        c->socklen = addr.socklen;
         ngx_mail_policy_postfix_value(s, MPOL_ATTR_CLIENT_ADDRESS,
                                       &c->addr_text);
         return NGX_OK;
@@ -166,17 +172,13 @@ ngx_mail_policy_postfix_addresses(ngx_mail_policy_postfix_t *s)
 }
 
 
-/* NGX_DECLINED: there is no address, and nothing was set */
-
-static ngx_int_t
-ngx_mail_policy_postfix_sockaddr(ngx_mail_policy_postfix_t *s,
-    ngx_uint_t address, ngx_uint_t port, struct sockaddr **sockaddr,
-    socklen_t *socklen)
+ngx_int_t
+ngx_mail_policy_postfix_addr(ngx_mail_policy_postfix_t *s, ngx_pool_t *pool,
+    ngx_uint_t address, ngx_uint_t port, ngx_addr_t *addr)
 {
-    uint64_t    n;
-    ngx_int_t   rc;
-    ngx_str_t   text;
-    ngx_addr_t  addr;
+    uint64_t   n;
+    ngx_int_t  rc;
+    ngx_str_t  text;
 
     ngx_mail_policy_postfix_value(s, address, &text);
 
@@ -184,16 +186,13 @@ ngx_mail_policy_postfix_sockaddr(ngx_mail_policy_postfix_t *s,
         return NGX_DECLINED;
     }
 
-    rc = ngx_parse_addr(s->pool, &addr, text.data, text.len);
+    rc = ngx_parse_addr(pool, addr, text.data, text.len);
     if (rc != NGX_OK) {
         return rc;
     }
 
     n = mpol_attr_number(&s->values[port]);
-    ngx_inet_set_port(addr.sockaddr, (in_port_t) (n < 65536 ? n : 0));
-
-    *sockaddr = addr.sockaddr;
-    *socklen = addr.socklen;
+    ngx_inet_set_port(addr->sockaddr, (in_port_t) (n < 65536 ? n : 0));
 
     return NGX_OK;
 }

@@ -64,6 +64,8 @@ ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s)
         goto failed;
     }
 
+    m->edge = ngx_mail_policy_postfix_edge(s, pool) ? 1 : 0;
+
     s->message = m;
     s->envelope.transaction++;
 

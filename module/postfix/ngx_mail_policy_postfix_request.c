@@ -15,6 +15,7 @@
  *                                      that are not; or nothing
  *     END-OF-MESSAGE                   as DATA; and rest -> answer, for the
  *                                      octets that are not charged
+ *     all, if charged by an edge       DUNNO
  *     other states                     DUNNO
  *
  * If a step refuses, those before it are given back, and behind RCPT all that
@@ -92,6 +93,11 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
     }
 
     m = s->message;
+
+    if (m->edge) {
+        ngx_mail_policy_postfix_ends(s);
+        return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
+    }
 
     if (ngx_mail_policy_postfix_answers(s)) {
         ngx_memcpy(s->out, m->answer, m->answer_len);

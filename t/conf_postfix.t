@@ -1,0 +1,117 @@
+#!/usr/bin/perl
+
+# Directives of "protocol policy": each mistake fails "nginx -t" with a line
+# that says what to write instead, and where they may stand.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../tests/lib";
+
+use Test::More;
+
+use MailPolicy;
+
+my $t = MailPolicy->new();
+
+my $LIMIT = 'policy_limit a key=$sender messages=1/1h;';
+
+
+# policy_edge
+
+good("policy_edge $_", policy("policy_edge $_;"))
+    for 'off', 'xclient', '192.0.2.1', '192.0.2.0/24', '2001:db8::/32',
+        'server=192.0.2.1', 'server=192.0.2.1:25', 'server=2001:db8::1',
+        'server=[2001:db8::1]:465', 'xclient xclient 192.0.2.1';
+good('policy_edge on two lines',
+    policy('policy_edge xclient; policy_edge 192.0.2.1;'));
+good('policy_edge in mail', "policy_edge xclient;\n" . policy('')
+    . smtp('policy on;'));
+good('policy_edge off in a server', "policy_edge xclient;\n"
+    . policy('policy_edge off;'));
+warned('policy_edge 192.0.2.1/24', policy('policy_edge 192.0.2.1/24;'),
+    qr/low address bits of 192\.0\.2\.1\/24 are meaningless/);
+
+bad("policy_edge $_", policy("policy_edge $_;"),
+    qr/invalid parameter "\Q$_\E": write "off", "xclient", an edge's address/)
+    for 'on', 'XCLIENT', 'edge.example.com', '192.0.2', '192.0.2.1:25',
+        '192.0.2.0/33', 'unix:/x', 'server', 'SERVER=192.0.2.1',
+        'client=192.0.2.1';
+bad("policy_edge $_", policy("policy_edge $_;"),
+    qr/invalid parameter "\Q$_\E": write the address that clients of the edge/)
+    for 'server=', 'server=edge.example.com', 'server=192.0.2.1:',
+        'server=192.0.2.1:x', 'server=192.0.2.1:65536', 'server=192.0.2.1:0',
+        'server=[2001:db8::1]', 'server=unix:/x', 'server=xclient',
+        'server=192.0.2.0/24';
+bad("policy_edge $_", policy("policy_edge $_;"),
+    qr/"\Q$_\E" is no address that a client can connect to: write that of/)
+    for 'server=0.0.0.0', 'server=0.0.0.0:25', 'server=[::]:25';
+bad("policy_edge $_", policy("policy_edge $_;"),
+    qr/"\Q$_\E" is everybody, and nothing would be charged: write the addr/)
+    for '0.0.0.0/0', '192.0.2.1/0', '::/0';
+bad("policy_edge: $_", policy($_),
+    qr/"policy_edge" directive is "off", and names edges: write one of both/)
+    for 'policy_edge off xclient;', 'policy_edge off; policy_edge xclient;',
+        'policy_edge xclient; policy_edge off;';
+bad('policy_edge alone', policy('policy_edge;'),
+    qr/invalid number of arguments in "policy_edge" directive/);
+bad("policy_edge in a server with $_", smtp("$_; policy_edge xclient;"),
+    qr/"policy_edge" is for the questions of Postfix: write it in a server w/,
+    'server') for 'policy on', 'policy off';
+
+$t->done();
+
+
+# a server with "protocol policy" and the directives given
+
+sub policy {
+    return "server { listen 127.0.0.1:%%PORT_policy%%; protocol policy;
+        $LIMIT $_[0] }\n";
+}
+
+
+# one of SMTP
+
+sub smtp {
+    return "server { listen 127.0.0.1:%%PORT_smtp%%; protocol smtp;
+        policy_auth off; proxy_pass 127.0.0.1:25; $_[0] }\n";
+}
+
+
+sub good {
+    my ($name, $mail) = @_;
+
+    my ($passed, $output) = $t->check_conf("mail {\n$mail\n}\n");
+
+    ok($passed && $output !~ /\[(?:warn|emerg|alert)\]/, "$name: good")
+        or diag($output);
+}
+
+
+sub warned {
+    my ($name, $mail, $expected) = @_;
+
+    my ($passed, $output) = $t->check_conf("mail {\n$mail\n}\n");
+    my @warn = grep { /\[(?:warn|emerg|alert)\]/ } split(/\n/, $output);
+
+    ok($passed && @warn == 1 && $warn[0] =~ $expected, "$name: warned")
+        or diag($output);
+}
+
+
+# exactly one line, with a place in a file; place "server": that of the server
+
+sub bad {
+    my ($name, $mail, $expected, $place) = @_;
+
+    my ($passed, $output) = $t->check_conf("mail {\n$mail\n}\n");
+    my @emerg = grep { /\[emerg\]/ } split(/\n/, $output);
+
+    $place = defined $place ? qr/for server in \S+:\d+$/ : qr/in \S+:\d+$/;
+
+    my $said = !$passed && @emerg == 1 && $emerg[0] =~ $expected
+        && $emerg[0] =~ $place;
+
+    ok($said, "$name: refused") or diag($output);
+}
