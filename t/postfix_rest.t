@@ -166,16 +166,20 @@ is(data(3, 100), 'DUNNO', 'declared, and asked at DATA alone');
 is(end(3, 700), 'DUNNO', 'and at the end');
 is_charged(1, 3, 700, 'once');
 
-# Postfix goes on under the same instance, where a message was refused at its
-# end by somebody else
+# should a message go on that somebody else has refused at its end: Postfix
+# accepts it once at the most
 
 begin('again');
 is(end(2, 300), 'DUNNO', 'the end alone');
-is(end(2, 400), 'DUNNO', 'another one, under the same instance');
-is_charged(2, 4, 700, 'counts');
-is(data(2, 0), 'DUNNO', 'DATA of a third one');
-is(end(2, 400), 'DUNNO', 'and its end');
-is_charged(3, 6, 1100, 'count');
+is(data(2, 0), 'DUNNO', 'DATA again');
+is(end(2, 400), 'DUNNO', 'and another end');
+is(end(2, 350), 'DUNNO', 'and one with less');
+is_charged(1, 2, 400, 'one message, of the most octets');
+is(end(3, 500), 'DUNNO', 'one more recipient');
+is_charged(1, 3, 500, 'is charged');
+like(end(3, 2_000_000), qr/^REJECT 5\.3\.4 /, 'more than will ever fit');
+is_charged(0, 0, 0, 'all is given back');
+like(end(3, 500), qr/^REJECT 5\.3\.4 /, 'which holds for a while');
 
 
 # recipients that were not asked for, and those that come when DATA was

@@ -546,6 +546,7 @@ ngx_int_t
 ngx_mail_policy_check_rest(ngx_mail_policy_check_t *check,
     ngx_mail_policy_check_t **paid, ngx_uint_t n, uint64_t size)
 {
+    uint64_t                        known;
     ngx_uint_t                      i, k, total;
     ngx_mail_policy_ask_t          *ask;
     ngx_mail_policy_charge_t       *charge;
@@ -563,9 +564,10 @@ ngx_mail_policy_check_rest(ngx_mail_policy_check_t *check,
 
         for (k = 0; ask && k < ask->ncharges; k++) {
             unit = &ask->charges[k].units[NGX_MAIL_POLICY_BYTES];
+            known = ngx_max(unit->amount, check->octets);
 
             if (!ngx_mail_policy_check_octets(&ask->charges[k])
-                || unit->amount >= size)
+                || known >= size)
             {
                 continue;
             }
@@ -585,7 +587,7 @@ ngx_mail_policy_check_rest(ngx_mail_policy_check_t *check,
 
             ngx_mail_policy_check_add(check, paid[i]->limits[k]);
 
-            charge->units[NGX_MAIL_POLICY_BYTES].amount = size - unit->amount;
+            charge->units[NGX_MAIL_POLICY_BYTES].amount = size - known;
         }
     }
 

@@ -120,6 +120,7 @@ struct ngx_mail_policy_check_s {
     unsigned                      tried:1;  /* mail: passed before, and was
                                                given back */
     ngx_uint_t                    count;    /* recipients at once; 0: one */
+    uint64_t                      octets;   /* end: charged by an end before */
     ngx_str_t                     member;   /* connect, login: the lease;
                                                auth: see store.h */
     ngx_str_t                     client;   /* auth */

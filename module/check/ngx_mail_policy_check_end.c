@@ -89,9 +89,11 @@ ngx_mail_policy_check_move(ngx_mail_policy_check_t *from,
     to->point = from->point;
     to->ask = from->ask;
     to->limits = from->limits;
+    to->fill = from->fill;
     to->answered = from->answered;
 
     from->ask = NULL;
+    from->fill = NULL;
 }
 
 
@@ -201,6 +203,11 @@ ngx_mail_policy_check_release(ngx_mail_policy_check_t *check)
 void
 ngx_mail_policy_check_keep(ngx_mail_policy_check_t *check)
 {
+    if (check->fill) {
+        ngx_mail_policy_ask_keep(check->fill);
+        check->fill = NULL;
+    }
+
     if (check->ask) {
         ngx_mail_policy_ask_keep(check->ask);
         check->ask = NULL;

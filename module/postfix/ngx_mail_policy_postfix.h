@@ -63,11 +63,11 @@ typedef struct {
     ngx_array_t                     charged;
     ngx_uint_t                      requests;
     ngx_uint_t                      recipients; /* charged */
-    uint64_t                        octets;     /* if it is ended */
+    uint64_t                        octets;     /* charged at its end */
 
     /*
-     * Where octets count, what was charged is held until the end: it may be
-     * asked for more, or not be accepted.  Of ..._check_t.
+     * Where octets count, what was charged is held: it may be asked for more
+     * at its end, or not be accepted.  Of ..._check_t.
      */
     ngx_array_t                     held;
 
@@ -84,7 +84,6 @@ typedef struct {
     unsigned                        paid:1;     /* the message is charged */
     unsigned                        tried:1;    /* it was, see check.h */
     unsigned                        holds:1;
-    unsigned                        ended:1;    /* END-OF-MESSAGE passed */
 } ngx_mail_policy_postfix_message_t;
 
 
@@ -150,15 +149,13 @@ void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);
  * The message that is asked for is s->message: the one before, or a new one.
  * answers(): 1 if its last answer is that to this request, too; remember():
  * s->out is that answer, it was the last step; paid(): it is charged, what
- * has to be known of that outlives the request, and hold() cannot fail;
- * ends(): it passes, if this is END-OF-MESSAGE.
+ * has to be known of that outlives the request, and hold() cannot fail.
  */
 ngx_int_t ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s);
 ngx_uint_t ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_t *s);
 ngx_int_t ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
     ngx_uint_t refused);
 ngx_int_t ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s);
-void ngx_mail_policy_postfix_ends(ngx_mail_policy_postfix_t *s);
 
 /*
  * hold(): what this request was charged is held, or kept; held(): the end of

@@ -18,10 +18,6 @@
 #include "ngx_mail_policy_postfix.h"
 
 
-static ngx_uint_t ngx_mail_policy_postfix_same(ngx_mail_policy_postfix_t *s,
-    ngx_str_t *instance);
-
-
 /* the message that is asked for, which may be the same as before */
 
 ngx_int_t
@@ -31,9 +27,13 @@ ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s)
     ngx_pool_t                         *pool;
     ngx_mail_policy_postfix_message_t  *m;
 
+    m = s->message;
     ngx_mail_policy_postfix_value(s, MPOL_ATTR_INSTANCE, &instance);
 
-    if (ngx_mail_policy_postfix_same(s, &instance)) {
+    if (m && instance.len && instance.len == m->instance.len
+        && ngx_memcmp(instance.data, m->instance.data, instance.len) == 0
+        && m->requests < NGX_MAIL_POLICY_POSTFIX_SAME)
+    {
         return NGX_OK;
     }
 
@@ -80,32 +80,6 @@ failed:
 
 
 /*
- * What comes under the same instance behind the end is the next message, as
- * before Postfix 3.12 that goes on where a message is refused at its end.
- */
-
-static ngx_uint_t
-ngx_mail_policy_postfix_same(ngx_mail_policy_postfix_t *s,
-    ngx_str_t *instance)
-{
-    ngx_mail_policy_postfix_message_t  *m;
-
-    m = s->message;
-
-    if (m == NULL || instance->len == 0 || instance->len != m->instance.len
-        || ngx_memcmp(instance->data, m->instance.data, instance->len) != 0
-        || m->requests >= NGX_MAIL_POLICY_POSTFIX_SAME)
-    {
-        return 0;
-    }
-
-    return !m->ended
-           || (s->state == NGX_MAIL_POLICY_POSTFIX_END
-               && m->octets == mpol_attr_number(&s->values[MPOL_ATTR_SIZE]));
-}
-
-
-/*
  * Postfix goes on with its restrictions behind DEFER_IF_PERMIT: were the next
  * one told that there is room by now, that would be charged, and the recipient
  * deferred anyway.
@@ -132,7 +106,7 @@ ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_t *s)
                < NGX_MAIL_POLICY_POSTFIX_REFUSED;
     }
 
-    /* others may have come to it, if DATA was refused by somebody else */
+    /* somebody else may have refused it, and there is more of it now */
 
     return s->state == NGX_MAIL_POLICY_POSTFIX_RCPT;
 }
@@ -158,7 +132,9 @@ ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
     m->paid = 1;
     m->recipients += s->count;
 
-    ngx_mail_policy_postfix_ends(s);
+    if (s->state == NGX_MAIL_POLICY_POSTFIX_END) {
+        m->octets = ngx_max(m->octets, s->envelope.message_size);
+    }
 
     if (ngx_mail_policy_check_has_octets(&s->mail)
         || ngx_mail_policy_check_has_octets(&s->rcpt))
@@ -166,13 +142,13 @@ ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
         m->holds = 1;
     }
 
-    if (m->holds && !m->ended) {
+    if (m->holds) {
 
-        if (ngx_array_push_n(&m->held, 2) == NULL) {
+        if (ngx_array_push_n(&m->held, 3) == NULL) {
             return NGX_ERROR;
         }
 
-        m->held.nelts -= 2;
+        m->held.nelts -= 3;
     }
 
     return NGX_OK;
@@ -180,38 +156,25 @@ ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
 
 
 void
-ngx_mail_policy_postfix_ends(ngx_mail_policy_postfix_t *s)
-{
-    ngx_mail_policy_postfix_message_t  *m;
-
-    m = s->message;
-
-    if (s->state == NGX_MAIL_POLICY_POSTFIX_END) {
-        m->ended = 1;
-        m->octets = mpol_attr_number(&s->values[MPOL_ATTR_SIZE]);
-    }
-}
-
-
-void
 ngx_mail_policy_postfix_hold(ngx_mail_policy_postfix_t *s)
 {
     ngx_uint_t                          i;
-    ngx_mail_policy_check_t            *check[2];
+    ngx_mail_policy_check_t            *check[3];
     ngx_mail_policy_postfix_message_t  *m;
 
     m = s->message;
 
     check[0] = &s->mail;
     check[1] = &s->rcpt;
+    check[2] = &s->rest;
 
-    for (i = 0; i < 2; i++) {
+    for (i = 0; i < 3; i++) {
 
         if (check[i]->ask == NULL) {
             continue;
         }
 
-        if (!m->holds || m->ended) {
+        if (!m->holds) {
             ngx_mail_policy_check_keep(check[i]);
             continue;
         }
@@ -220,12 +183,10 @@ ngx_mail_policy_postfix_hold(ngx_mail_policy_postfix_t *s)
 
         ngx_mail_policy_check_move(check[i], ngx_array_push(&m->held));
     }
-
-    if (m->ended) {
-        ngx_mail_policy_postfix_held(m, 1);
-    }
 }
 
+
+/* those at an end first: their keys are those of the others */
 
 void
 ngx_mail_policy_postfix_held(ngx_mail_policy_postfix_message_t *m,

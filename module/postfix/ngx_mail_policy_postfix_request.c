@@ -110,7 +110,6 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
     if (s->count == 0
         && (m->held.nelts == 0 || s->state != NGX_MAIL_POLICY_POSTFIX_END))
     {
-        ngx_mail_policy_postfix_ends(s);
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
 
@@ -250,12 +249,12 @@ ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s)
 {
     ngx_int_t                  rc;
     ngx_uint_t                 i, n;
-    ngx_mail_policy_check_t   *held, **paid;
+    ngx_array_t               *held;
+    ngx_mail_policy_check_t   *check, **paid;
 
-    held = s->message->held.elts;
-    n = s->message->held.nelts;
+    held = &s->message->held;
 
-    if (s->state != NGX_MAIL_POLICY_POSTFIX_END || n == 0) {
+    if (s->state != NGX_MAIL_POLICY_POSTFIX_END || held->nelts == 0) {
         return ngx_mail_policy_postfix_passed(s);
     }
 
@@ -270,17 +269,24 @@ ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s)
         return rc;
     }
 
-    paid = ngx_palloc(s->pool, n * sizeof(ngx_mail_policy_check_t *));
+    paid = ngx_palloc(s->pool, held->nelts * sizeof(void *));
     if (paid == NULL) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < n; i++) {
-        paid[i] = &held[i];
+    check = held->elts;
+    n = 0;
+
+    for (i = 0; i < held->nelts; i++) {
+        if (check[i].point != NGX_MAIL_POLICY_CHECK_END) {
+            paid[n++] = &check[i];
+        }
     }
 
     ngx_mail_policy_postfix_check(s, &s->rest,
                                   ngx_mail_policy_postfix_rest_handler);
+
+    s->rest.octets = s->message->octets;
 
     rc = ngx_mail_policy_check_rest(&s->rest, paid, n,
                                     s->envelope.message_size);
@@ -415,6 +421,7 @@ ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
 
         m->paid = 0;
         m->recipients = 0;
+        m->octets = 0;
         m->charged.nelts = 0;
     }
 
@@ -472,7 +479,6 @@ ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
 {
     if (s->pool) {
         ngx_mail_policy_check_accepted(&s->rcpt);
-        ngx_mail_policy_check_settle(&s->rest, s->envelope.message_size, 1);
         ngx_mail_policy_postfix_hold(s);
     }
 
