@@ -17,7 +17,7 @@ typedef struct {
 #define mpol_attr_name(text)  { text, sizeof(text) - 1 }
 
 
-static void mpol_attr_value(mpol_attr_t *a, const uint8_t *p, size_t len);
+static int mpol_attr_whole(mpol_attr_t *a, const uint8_t *p, size_t len);
 static int mpol_attr_line(mpol_attr_t *a, uint8_t ch);
 static size_t mpol_attr_eol(const uint8_t *p, size_t pos, size_t len);
 static int mpol_attr_equal(const uint8_t *p, size_t len, const char *name,
@@ -59,10 +59,8 @@ mpol_attr_scan(mpol_attr_t *a, const uint8_t *p, size_t len)
             return MPOL_ATTR_E_SIZE;
         }
 
-        mpol_attr_value(a, p, len);
-
-        if (a->pos == len) {
-            break;
+        if (mpol_attr_whole(a, p, len)) {
+            continue;
         }
 
         ch = p[a->pos++];
@@ -81,31 +79,42 @@ mpol_attr_scan(mpol_attr_t *a, const uint8_t *p, size_t len)
 }
 
 
-/* most octets are of values, where only LF, NUL and the bounds matter */
+/* 1: a line that is all there, and good; else each octet is looked at */
 
-static void
-mpol_attr_value(mpol_attr_t *a, const uint8_t *p, size_t len)
+static int
+mpol_attr_whole(mpol_attr_t *a, const uint8_t *p, size_t len)
 {
     size_t          end;
-    const uint8_t  *q;
+    const uint8_t  *line, *lf, *equals;
 
-    if (!a->equals) {
-        return;
+    if (a->pos != a->line || a->count == MPOL_ATTR_COUNT) {
+        return 0;
     }
 
     end = a->line + MPOL_ATTR_LINE;
-    end = (end < MPOL_ATTR_REQUEST) ? end : MPOL_ATTR_REQUEST - 1;
+    end = (end < MPOL_ATTR_REQUEST) ? end : MPOL_ATTR_REQUEST;
     end = (end < len) ? end : len;
 
-    if (a->pos >= end) {
-        return;
+    line = p + a->line;
+
+    lf = memchr(line, '\n', end - a->line);
+    if (lf == NULL || lf == line) {
+        return 0;
     }
 
-    q = memchr(p + a->pos, '\n', end - a->pos);
-    end = q ? (size_t) (q - p) : end;
+    equals = memchr(line, '=', (size_t) (lf - line));
 
-    q = memchr(p + a->pos, '\0', end - a->pos);
-    a->pos = q ? (size_t) (q - p) : end;
+    if (equals == NULL || equals == line
+        || memchr(line, '\0', (size_t) (lf - line)) != NULL)
+    {
+        return 0;
+    }
+
+    a->count++;
+    a->pos = (size_t) (lf + 1 - p);
+    a->line = a->pos;
+
+    return 1;
 }
 
 
