@@ -154,7 +154,9 @@ ok($t->wait_for(sub { messages('smtp', 1) eq '3' }, 15), 'it is back');
 like(messages('late', 1), qr/^451 4\.4\.1 /, 'not known yet: no relay');
 $dns->set('late.example' => '127.0.0.1 ::1');
 ok($t->wait_for(sub { messages('late', 1) eq '1' }, 15), 'until it is');
-like($t->error_log(), qr/relay "\[::1\]:\d+" of upstream "late" has joined/,
+ok(logged(qr/relay "127\.0\.0\.1:\d+" of upstream "late" has joined/, 2),
+    'of which each worker hears');
+ok(logged(qr/relay "\[::1\]:\d+" of upstream "late" has joined/, 2),
     'IPv6, too');
 
 # what is open to one that has left is kept for nobody
