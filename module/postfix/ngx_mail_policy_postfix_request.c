@@ -95,7 +95,6 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
     m = s->message;
 
     if (m->edge) {
-        ngx_mail_policy_postfix_ends(s);
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
 
