@@ -172,15 +172,6 @@ is($p->ask(sender => 'once@example.com', recipient => 'b@example.net', @EDGE),
 is_used($redis, 'is charged still', 'sender', 'once@example.com',
     messages => 1, recipients => 2, timeout => 5);
 
-# but not beyond its end, as Postfix before 3.12 may go on with its instance
-
-$p->message();
-is($p->ask(sender => 'next@example.com', protocol_state => $_, @EDGE),
-    'DUNNO', "by an edge, $_") for 'RCPT', 'END-OF-MESSAGE';
-is($p->ask(sender => 'next@example.com'), 'DUNNO', 'the next one');
-is_used($redis, 'is charged', 'sender', 'next@example.com',
-    messages => 1, timeout => 5);
-
 # without instance each question is one
 
 is($p->ask(sender => 'no@example.com', instance => '',
