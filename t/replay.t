@@ -64,7 +64,8 @@ mail {
     policy                 on;
     policy_auth            off;
     policy_auth_plaintext  on;
-    proxy_timeout          30s;
+    timeout                150s;
+    proxy_timeout          150s;
     max_errors             50;
 
 $servers
