@@ -352,6 +352,10 @@ ngx_mail_policy_check_units(ngx_mail_policy_check_t *check,
             return 0;
         }
 
+        if (check->octets) {
+            return mail & ngx_mail_policy_asked(NGX_MAIL_POLICY_BYTES);
+        }
+
         if (!limit->attempt) {
             return mail;
         }
@@ -407,6 +411,10 @@ ngx_mail_policy_check_amount(ngx_mail_policy_check_t *check, ngx_uint_t unit)
     }
 
     if (unit == NGX_MAIL_POLICY_BYTES) {
+
+        if (check->octets && check->point == NGX_MAIL_POLICY_CHECK_MAIL) {
+            return check->octets;
+        }
 
         /* a message that declares nothing has one octet at least */
 

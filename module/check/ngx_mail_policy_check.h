@@ -120,7 +120,9 @@ struct ngx_mail_policy_check_s {
     unsigned                      tried:1;  /* mail: passed before, and was
                                                given back */
     ngx_uint_t                    count;    /* recipients at once; 0: one */
-    uint64_t                      octets;   /* end: charged by an end before */
+    uint64_t                      octets;   /* mail: asks for these alone, as
+                                               all else is paid for, if not 0;
+                                               end: charged by an end before */
     ngx_str_t                     member;   /* connect, login: the lease;
                                                auth: see store.h */
     ngx_str_t                     client;   /* auth */

@@ -156,6 +156,8 @@ typedef struct {
     ngx_array_t                   services;     /* ..._service_t * */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
+    void                         *postfix_seen; /* of "protocol policy", or
+                                                   NULL */
     unsigned                      used:1;       /* a server has "policy on",
                                                    or "protocol policy" */
 } ngx_mail_policy_main_conf_t;

@@ -171,7 +171,10 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    return NGX_OK;
+    mcf->postfix_seen = ngx_mail_policy_postfix_seen_add(cf,
+                                                     &ngx_mail_policy_module);
+
+    return mcf->postfix_seen ? NGX_OK : NGX_ERROR;
 }
 
 

@@ -12,8 +12,8 @@
  * What comes of a message is never told, so charges are final as soon as the
  * answer is out, unless it is refused here later.  A message is what has the
  * same "instance": several recipients, and for each of them as many questions
- * as Postfix has restrictions; they come one after the other on the same
- * connection.
+ * as Postfix has restrictions; they come one after the other, as a rule on
+ * the same connection.
  */
 
 
@@ -31,6 +31,7 @@
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_fetch.h"
+#include "ngx_mail_policy_postfix_seen.h"
 
 
 #define NGX_MAIL_POLICY_POSTFIX_ANSWER  512
@@ -84,6 +85,14 @@ typedef struct {
     unsigned                        paid:1;     /* the message is charged */
     unsigned                        tried:1;    /* it was, see check.h */
     unsigned                        holds:1;
+
+    /* what other connections are told of it, and have told */
+
+    ngx_mail_policy_postfix_note_t  note;
+    ngx_mail_policy_postfix_note_t  before;     /* if the answer is lost */
+    unsigned                        foreign:1;  /* another one has begun it */
+    unsigned                        heard:1;    /* it has not passed here */
+    unsigned                        telling:1;  /* as the answer goes out */
 } ngx_mail_policy_postfix_message_t;
 
 
@@ -150,12 +159,21 @@ void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);
  * answers(): 1 if its last answer is that to this request, too; remember():
  * s->out is that answer, it was the last step; paid(): it is charged, what
  * has to be known of that outlives the request, and hold() cannot fail.
+ *
+ * heard(): 1 if another connection has let this recipient pass; tell(): what
+ * is paid, for other connections, before the answer goes out, as who has that
+ * may ask there at once; untell(): it does not get out, or the message is
+ * refused as a whole, and nothing of it is paid.
  */
 ngx_int_t ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s);
 ngx_uint_t ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_t *s);
 ngx_int_t ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
     ngx_uint_t refused);
 ngx_int_t ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s);
+ngx_uint_t ngx_mail_policy_postfix_heard(ngx_mail_policy_postfix_t *s);
+void ngx_mail_policy_postfix_tell(ngx_mail_policy_postfix_t *s);
+void ngx_mail_policy_postfix_untell(ngx_mail_policy_postfix_t *s,
+    ngx_uint_t all);
 
 /*
  * hold(): what this request was charged is held, or kept; held(): the end of

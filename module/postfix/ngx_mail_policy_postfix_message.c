@@ -6,7 +6,8 @@
 
 /*
  * What is known of a message from one question to the next: what is paid for,
- * and the last answer.  No events arrive here.
+ * and the last answer; and, by way of shared memory, what other connections
+ * have paid for it.  No events arrive here.
  */
 
 
@@ -16,6 +17,10 @@
 #include <ngx_mail.h>
 
 #include "ngx_mail_policy_postfix.h"
+
+
+static void ngx_mail_policy_postfix_ask(ngx_mail_policy_postfix_t *s,
+    ngx_mail_policy_postfix_message_t *m);
 
 
 /* the message that is asked for, which may be the same as before */
@@ -66,6 +71,10 @@ ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s)
 
     m->edge = ngx_mail_policy_postfix_edge(s, pool) ? 1 : 0;
 
+    if (instance.len && !m->edge) {
+        ngx_mail_policy_postfix_ask(s, m);
+    }
+
     s->message = m;
     s->envelope.transaction++;
 
@@ -76,6 +85,111 @@ failed:
     ngx_destroy_pool(pool);
 
     return NGX_ERROR;
+}
+
+
+/* others, who may have begun it */
+
+static void
+ngx_mail_policy_postfix_ask(ngx_mail_policy_postfix_t *s,
+    ngx_mail_policy_postfix_message_t *m)
+{
+    ngx_mail_policy_postfix_note_t  note;
+
+    ngx_mail_policy_postfix_seen_digest(s->conf->limits, &m->instance,
+                                        m->note.digest);
+    note = m->note;
+
+    if (!ngx_mail_policy_postfix_seen_find(s->main_conf->postfix_seen, &note)
+        || note.requests >= NGX_MAIL_POLICY_POSTFIX_SAME)
+    {
+        return;
+    }
+
+    m->note = note;
+    m->before = note;
+
+    m->requests = note.requests;
+    m->recipients = note.recipients;
+    m->paid = 1;
+    m->foreign = 1;
+    m->heard = 1;
+}
+
+
+ngx_uint_t
+ngx_mail_policy_postfix_heard(ngx_mail_policy_postfix_t *s)
+{
+    u_char                              digest[NGX_MAIL_POLICY_POSTFIX_DIGEST];
+    ngx_str_t                           recipient;
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (!m->heard || s->state != NGX_MAIL_POLICY_POSTFIX_RCPT) {
+        return 0;
+    }
+
+    ngx_mail_policy_postfix_value(s, MPOL_ATTR_RECIPIENT, &recipient);
+    ngx_mail_policy_postfix_seen_recipient(&recipient, digest);
+
+    return ngx_memcmp(digest, m->note.recipient, sizeof(digest)) == 0;
+}
+
+
+void
+ngx_mail_policy_postfix_tell(ngx_mail_policy_postfix_t *s)
+{
+    ngx_str_t                           recipient;
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (m->instance.len == 0) {
+        return;
+    }
+
+    m->heard = 0;
+    m->telling = 1;
+
+    m->note.requests = (uint32_t) m->requests;
+    m->note.recipients = (uint32_t) m->recipients;
+    m->note.octets = ngx_max(m->note.octets, m->octets);
+
+    ngx_mail_policy_postfix_value(s, MPOL_ATTR_RECIPIENT, &recipient);
+    ngx_mail_policy_postfix_seen_recipient(&recipient, m->note.recipient);
+
+    ngx_mail_policy_postfix_seen_keep(s->main_conf->postfix_seen, &m->note,
+                                      s->state == NGX_MAIL_POLICY_POSTFIX_END
+                                      ? NGX_MAIL_POLICY_POSTFIX_SEEN_END
+                                      : NGX_MAIL_POLICY_POSTFIX_SEEN);
+}
+
+
+void
+ngx_mail_policy_postfix_untell(ngx_mail_policy_postfix_t *s, ngx_uint_t all)
+{
+    ngx_uint_t                          ttl;
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (m == NULL || m->instance.len == 0 || (!all && !m->telling)) {
+        return;
+    }
+
+    if (all) {
+        ngx_memzero(&m->before, sizeof(ngx_mail_policy_postfix_note_t));
+    }
+
+    /* what nobody has asked for was not paid */
+
+    ttl = m->before.requests ? NGX_MAIL_POLICY_POSTFIX_SEEN : 0;
+
+    ngx_memcpy(m->before.digest, m->note.digest, sizeof(m->note.digest));
+
+    ngx_mail_policy_postfix_seen_keep(s->main_conf->postfix_seen, &m->before,
+                                      ttl);
 }
 
 
@@ -127,6 +241,10 @@ ngx_mail_policy_postfix_paid(ngx_mail_policy_postfix_t *s)
         if (seen[i].key.data == NULL) {
             return NGX_ERROR;
         }
+    }
+
+    if (!m->paid) {
+        m->note.octets = ngx_max(s->envelope.message_size, 1);
     }
 
     m->paid = 1;

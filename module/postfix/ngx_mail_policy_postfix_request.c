@@ -14,7 +14,9 @@
  *     DATA, if it is charged           rcpt -> answer, for those recipients
  *                                      that are not; or nothing
  *     END-OF-MESSAGE                   as DATA; and rest -> answer, for the
- *                                      octets that are not charged
+ *                                      octets that are not charged; or
+ *                                      octets -> answer, if another
+ *                                      connection has charged the others
  *     all, if charged by an edge       DUNNO
  *     other states                     DUNNO
  *
@@ -45,6 +47,9 @@ static ngx_int_t ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_mail(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s);
+static ngx_uint_t ngx_mail_policy_postfix_more(ngx_mail_policy_postfix_t *s);
+static ngx_int_t ngx_mail_policy_postfix_octets(
+    ngx_mail_policy_postfix_t *s);
 static void ngx_mail_policy_postfix_fetched(void *data);
 static void ngx_mail_policy_postfix_check(ngx_mail_policy_postfix_t *s,
     ngx_mail_policy_check_t *check, ngx_mail_policy_check_pt handler);
@@ -104,11 +109,13 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
         return NGX_OK;
     }
 
+    if (ngx_mail_policy_postfix_heard(s)) {
+        return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
+    }
+
     s->count = ngx_mail_policy_postfix_count(s);
 
-    if (s->count == 0
-        && (m->held.nelts == 0 || s->state != NGX_MAIL_POLICY_POSTFIX_END))
-    {
+    if (s->count == 0 && !ngx_mail_policy_postfix_more(s)) {
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
 
@@ -241,6 +248,51 @@ ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s)
 }
 
 
+/* 1 if there may be octets that are still to be charged */
+
+static ngx_uint_t
+ngx_mail_policy_postfix_more(ngx_mail_policy_postfix_t *s)
+{
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (s->state != NGX_MAIL_POLICY_POSTFIX_END) {
+        return 0;
+    }
+
+    return m->foreign ? mpol_attr_number(&s->values[MPOL_ATTR_SIZE])
+                        > m->note.octets
+                      : m->held.nelts != 0;
+}
+
+
+/* of a message that another connection has begun, and holds nothing of here */
+
+static ngx_int_t
+ngx_mail_policy_postfix_octets(ngx_mail_policy_postfix_t *s)
+{
+    uint64_t   size, paid;
+    ngx_int_t  rc;
+
+    size = s->envelope.message_size;
+    paid = s->message->note.octets;
+
+    if (size <= paid) {
+        return ngx_mail_policy_postfix_passed(s);
+    }
+
+    ngx_mail_policy_postfix_check(s, &s->mail,
+                                  ngx_mail_policy_postfix_rest_handler);
+
+    s->mail.octets = size - paid;
+
+    rc = ngx_mail_policy_check_start(&s->mail, NGX_MAIL_POLICY_CHECK_MAIL);
+
+    return (rc == NGX_OK) ? ngx_mail_policy_postfix_passed(s) : rc;
+}
+
+
 /* what was declared, if anything, was charged before */
 
 static ngx_int_t
@@ -252,6 +304,10 @@ ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_check_t   *check, **paid;
 
     held = &s->message->held;
+
+    if (s->state == NGX_MAIL_POLICY_POSTFIX_END && s->message->foreign) {
+        return ngx_mail_policy_postfix_octets(s);
+    }
 
     if (s->state != NGX_MAIL_POLICY_POSTFIX_END || held->nelts == 0) {
         return ngx_mail_policy_postfix_passed(s);
@@ -384,12 +440,15 @@ static ngx_int_t
 ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
 {
     if (ngx_mail_policy_postfix_paid(s) != NGX_OK
-        || ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK)
+        || ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK
+        || ngx_mail_policy_postfix_remember(s, 0) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_mail_policy_postfix_remember(s, 0);
+    ngx_mail_policy_postfix_tell(s);
+
+    return NGX_OK;
 }
 
 
@@ -415,8 +474,11 @@ ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
 
     /* nor is it a message, if it is refused as a whole */
 
-    if (m->held.nelts && s->state != NGX_MAIL_POLICY_POSTFIX_RCPT) {
+    if (m->held.nelts && !m->foreign
+        && s->state != NGX_MAIL_POLICY_POSTFIX_RCPT)
+    {
         ngx_mail_policy_postfix_held(m, 0);
+        ngx_mail_policy_postfix_untell(s, 1);
 
         m->paid = 0;
         m->recipients = 0;
@@ -481,6 +543,11 @@ ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
         ngx_mail_policy_postfix_hold(s);
     }
 
+    if (s->message && s->message->telling) {
+        s->message->before = s->message->note;
+        s->message->telling = 0;
+    }
+
     s->state = NGX_MAIL_POLICY_POSTFIX_OTHER;
 
     ngx_mail_policy_postfix_end(s);
@@ -492,9 +559,15 @@ ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
 void
 ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
 {
-    ngx_mail_policy_postfix_end(s);
+    ngx_uint_t  keep;
 
-    ngx_mail_policy_postfix_drop(s, s->state < NGX_MAIL_POLICY_POSTFIX_DATA);
+    keep = (s->state < NGX_MAIL_POLICY_POSTFIX_DATA);
+
+    ngx_mail_policy_postfix_untell(s, !keep && s->message
+                                      && !s->message->foreign
+                                      && s->message->held.nelts);
+    ngx_mail_policy_postfix_end(s);
+    ngx_mail_policy_postfix_drop(s, keep);
 }
 
 
