@@ -6,7 +6,8 @@
 
 /*
  * policy_service unix:/path|inet:host:port [at=rcpt|data|end]
- *                [default_action=...] [timeout=...] [connections=...] [if=...]
+ *                [default_action=...] [timeout=...] [connections=...]
+ *                [if=...]
  * policy_service off
  *
  * A level that names any replaces those of the level above, as nginx's array
@@ -393,8 +394,8 @@ ngx_mail_policy_service_check(ngx_conf_t *cf,
 
     if (service->point == NGX_MAIL_POLICY_SERVICE_RCPT) {
         known = NGX_MAIL_POLICY_AT_RCPT;
-        text = "is not known before the end of a transaction, as $status: use "
-               "variables of the client and the message";
+        text = "is not known before the end of a transaction, as $status: "
+               "use variables of the client and the message";
 
     } else {
         known = NGX_MAIL_POLICY_AT_MAIL;
