@@ -152,7 +152,12 @@ ngx_mail_policy_output_dues(ngx_mail_policy_session_t *s)
         ngx_mail_policy_output_add(s, due->text.data, due->text.len);
 
         if (due->last) {
+
+            /* those behind it are not said, and their memory may go first */
+
             s->closing = 1;
+            ngx_queue_init(&s->dues);
+            s->ndues = 0;
             return;
         }
     }

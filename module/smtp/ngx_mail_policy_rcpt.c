@@ -41,7 +41,7 @@ static ngx_int_t ngx_mail_policy_rcpt_divert(ngx_mail_policy_transaction_t *t,
 static void ngx_mail_policy_rcpt_check(ngx_mail_policy_rcpt_t *rcpt);
 static void ngx_mail_policy_rcpt_checked(void *data,
     ngx_mail_policy_verdict_t *verdict);
-static void ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt);
+static ngx_int_t ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt);
 static void ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status,
     ngx_str_t *text);
 
@@ -275,8 +275,12 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
             continue;
         }
 
-        if (rcpt->state == NGX_MAIL_POLICY_RCPT_CHECKED) {
-            ngx_mail_policy_rcpt_ask(rcpt);
+        if (rcpt->state == NGX_MAIL_POLICY_RCPT_CHECKED
+            && ngx_mail_policy_rcpt_ask(rcpt) != NGX_OK)
+        {
+            next = ngx_queue_head(&t->rcpts);
+            undecided = 0;
+            continue;
         }
 
         if (rcpt->state != NGX_MAIL_POLICY_RCPT_PASSED) {
@@ -419,24 +423,39 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 }
 
 
-static void
+/*
+ * A few at a time: what one client pipelines would else be in front of what
+ * others ask, and wait longer than a question may.  NGX_DECLINED: it was
+ * refused.
+ */
+
+static ngx_int_t
 ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt)
 {
-    switch (ngx_mail_policy_services_ask(rcpt->transaction, rcpt,
-                                         NGX_MAIL_POLICY_SERVICE_RCPT,
+    ngx_mail_policy_transaction_t  *t;
+
+    t = rcpt->transaction;
+
+    if (t->asking == NGX_MAIL_POLICY_ASKING) {
+        return NGX_OK;
+    }
+
+    switch (ngx_mail_policy_services_ask(t, rcpt, NGX_MAIL_POLICY_SERVICE_RCPT,
                                          ngx_mail_policy_rcpt_asked, rcpt))
     {
 
     case NGX_OK:
         rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
-        return;
+        return NGX_OK;
 
     case NGX_AGAIN:
         rcpt->state = NGX_MAIL_POLICY_RCPT_ASKING;
-        return;
+        t->asking++;
+        return NGX_OK;
 
     default:
         ngx_mail_policy_rcpt_refuse(rcpt, 452, &ngx_mail_policy_no_memory);
+        return NGX_DECLINED;
     }
 }
 
@@ -452,6 +471,7 @@ ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
 
     if (status == 0) {
         rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
+        t->asking--;
 
     } else {
         rcpt->due.last = ngx_mail_policy_service_leaves(status);
@@ -487,6 +507,10 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     }
 
     t = rcpt->transaction;
+
+    if (rcpt->state == NGX_MAIL_POLICY_RCPT_ASKING) {
+        t->asking--;
+    }
 
     rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;
     rcpt->routing = 0;

@@ -34,6 +34,8 @@ typedef struct {
 
 static size_t ngx_mail_policy_request_size(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_rcpt_t *rcpt);
+static ngx_mail_policy_rcpt_t *ngx_mail_policy_request_rcpt(
+    ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_request_client(ngx_mail_policy_request_t *r,
     ngx_mail_policy_envelope_t *e);
 static void ngx_mail_policy_request_address(ngx_mail_policy_request_t *r,
@@ -42,8 +44,6 @@ static void ngx_mail_policy_request_address(ngx_mail_policy_request_t *r,
 static void ngx_mail_policy_request_mail(ngx_mail_policy_request_t *r,
     ngx_mail_policy_transaction_t *t, ngx_mail_policy_rcpt_t *rcpt,
     ngx_mail_policy_service_point_e point);
-static void ngx_mail_policy_request_rcpt(ngx_mail_policy_request_t *r,
-    ngx_mail_policy_transaction_t *t, ngx_mail_policy_rcpt_t *rcpt);
 static void ngx_mail_policy_request_login(ngx_mail_policy_request_t *r,
     ngx_mail_policy_envelope_t *e);
 static void ngx_mail_policy_request_tls(ngx_mail_policy_request_t *r,
@@ -73,7 +73,13 @@ ngx_mail_policy_service_request(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_envelope_t  *e;
 
     e = &t->session->envelope;
+
+    rcpt = rcpt ? rcpt : ngx_mail_policy_request_rcpt(t);
     size = ngx_mail_policy_request_size(t, rcpt);
+
+    /* of a "listen" on all addresses; if it fails, it is that */
+
+    (void) ngx_connection_local_sockaddr(e->connection, NULL, 0);
 
     request->data = ngx_pnalloc(pool, size);
     if (request->data == NULL) {
@@ -114,7 +120,34 @@ ngx_mail_policy_request_size(ngx_mail_policy_transaction_t *t,
 
     return NGX_MAIL_POLICY_REQUEST_SIZE + 2 * e->client_host.len
            + e->helo.len + e->sasl_username.len + e->sender.len
-           + (rcpt ? rcpt->to.address.len : e->recipient.len);
+           + (rcpt ? rcpt->to.address.len : 0);
+}
+
+
+/* of all recipients: the one, if it is one */
+
+static ngx_mail_policy_rcpt_t *
+ngx_mail_policy_request_rcpt(ngx_mail_policy_transaction_t *t)
+{
+    ngx_queue_t             *q;
+    ngx_mail_policy_rcpt_t  *rcpt;
+
+    if (t->session->envelope.recipients != 1) {
+        return NULL;
+    }
+
+    for (q = ngx_queue_head(&t->rcpts);
+         q != ngx_queue_sentinel(&t->rcpts);
+         q = ngx_queue_next(q))
+    {
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state == NGX_MAIL_POLICY_RCPT_ACCEPTED) {
+            return rcpt;
+        }
+    }
+
+    return NULL;
 }
 
 
@@ -179,16 +212,23 @@ ngx_mail_policy_request_mail(ngx_mail_policy_request_t *r,
     ngx_mail_policy_transaction_t *t, ngx_mail_policy_rcpt_t *rcpt,
     ngx_mail_policy_service_point_e point)
 {
-    ngx_str_t                    text;
+    ngx_str_t                    text, recipient;
     ngx_mail_policy_envelope_t  *e;
     u_char                       buf[4 * NGX_ATOMIC_T_LEN];
 
     e = &t->session->envelope;
 
+    ngx_str_null(&recipient);
+
+    if (rcpt) {
+        recipient = rcpt->to.address;
+    }
+
     ngx_mail_policy_request_put(r, "sender", &e->sender);
-    ngx_mail_policy_request_rcpt(r, t, rcpt);
+    ngx_mail_policy_request_put(r, "recipient", &recipient);
     ngx_mail_policy_request_number(r, "recipient_count",
-                                   rcpt ? 0 : e->recipients);
+                                   point == NGX_MAIL_POLICY_SERVICE_RCPT
+                                   ? 0 : e->recipients);
     ngx_mail_policy_request_text(r, "queue_id", "");
 
     /* the same for all questions of a transaction, and for no other one */
@@ -203,40 +243,6 @@ ngx_mail_policy_request_mail(ngx_mail_policy_request_t *r,
     ngx_mail_policy_request_number(r, "size", e->message_size);
     ngx_mail_policy_request_text(r, "etrn_domain", "");
     ngx_mail_policy_request_text(r, "stress", "");
-}
-
-
-/* of all recipients: the one, if it is one */
-
-static void
-ngx_mail_policy_request_rcpt(ngx_mail_policy_request_t *r,
-    ngx_mail_policy_transaction_t *t, ngx_mail_policy_rcpt_t *rcpt)
-{
-    ngx_queue_t             *q;
-    ngx_mail_policy_rcpt_t  *one;
-
-    if (rcpt) {
-        ngx_mail_policy_request_put(r, "recipient", &rcpt->to.address);
-        return;
-    }
-
-    if (t->session->envelope.recipients == 1) {
-
-        for (q = ngx_queue_head(&t->rcpts);
-             q != ngx_queue_sentinel(&t->rcpts);
-             q = ngx_queue_next(q))
-        {
-            one = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-            if (one->state == NGX_MAIL_POLICY_RCPT_ACCEPTED) {
-                ngx_mail_policy_request_put(r, "recipient",
-                                            &one->to.address);
-                return;
-            }
-        }
-    }
-
-    ngx_mail_policy_request_text(r, "recipient", "");
 }
 
 

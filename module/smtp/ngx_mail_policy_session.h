@@ -48,6 +48,8 @@
 #define NGX_MAIL_POLICY_JUNK       100      /* commands between messages that
                                                lead nowhere; then errors */
 #define NGX_MAIL_POLICY_HOPS       100      /* Received fields; RFC 5321, 6.3 */
+#define NGX_MAIL_POLICY_ASKING     10       /* recipients of a transaction at
+                                               policy servers at a time */
 
 /* octets of a chunk that are read only to be dropped; then the end */
 #define NGX_MAIL_POLICY_CHUNK_DROPPED  (64 * 1024 * 1024)
@@ -66,7 +68,8 @@ typedef enum {
 typedef enum {
     NGX_MAIL_POLICY_RCPT_NEW = 0,           /* waits for its check */
     NGX_MAIL_POLICY_RCPT_CHECKING,          /* at the store */
-    NGX_MAIL_POLICY_RCPT_CHECKED,           /* waits for MAIL, and its route */
+    NGX_MAIL_POLICY_RCPT_CHECKED,           /* waits for MAIL, its route, and
+                                               its turn */
     NGX_MAIL_POLICY_RCPT_ASKING,            /* at other policy servers */
     NGX_MAIL_POLICY_RCPT_PASSED,            /* waits for the relay */
     NGX_MAIL_POLICY_RCPT_RELAYING,          /* at the relay */
@@ -139,6 +142,7 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_relay_mail_t    mail;
     ngx_queue_t                     rcpts;
     ngx_uint_t                      nrcpts; /* seen, whatever became of them */
+    ngx_uint_t                      asking; /* of them, at policy servers */
     ngx_mail_policy_fetch_t        *fetch;  /* of lookups, or NULL */
     ngx_mail_policy_fetch_wait_t   *wait;   /* for the route */
     ngx_mail_policy_dynamic_t      *dynamic;    /* a group made for it */
