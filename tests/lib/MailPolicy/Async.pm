@@ -1,6 +1,6 @@
 package MailPolicy::Async;
 
-# The matrix of what a session may wait for (A1 to A11) and what may happen
+# The matrix of what a session may wait for (A1 to A12) and what may happen
 # meanwhile (E1 to E10): names, which cells there are, and what must be true
 # behind each group of them.
 #
@@ -15,6 +15,7 @@ package MailPolicy::Async;
 #     A9   greeting_delay                   E9   Redis closes, much is due
 #     A10  the reply to the final dot       E10  two at once
 #     A11  the thread that hashes
+#     A12  other policy servers
 #
 #     my $async = MailPolicy::Async->new($t, $relay);
 #     $async->steady('to begin with');
