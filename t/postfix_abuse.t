@@ -12,7 +12,6 @@ use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
 use Errno ();
-use Socket qw(SOL_SOCKET SO_RCVBUF);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -37,7 +36,7 @@ mail {
     }
 
     server {
-        listen    127.0.0.1:%%PORT_small%% sndbuf=4k;
+        listen    unix:%%DIR%%/small.sock sndbuf=4k;
         protocol  policy;
     }
 }
@@ -269,8 +268,7 @@ is_used($redis, 'is charged', 'user', 'half@example.com', messages => 1,
 # who does not read
 
 my $plain = policy()->request();
-$p = MailPolicy::Policy->new($t, 'small');
-setsockopt($p->client()->socket(), SOL_SOCKET, SO_RCVBUF, 2048);
+$p = MailPolicy::Policy->new($t, $t->dir() . '/small.sock');
 
 for (my $end = time() + 10; time() < $end; sleep(0.001)) {
     last if !defined syswrite($p->client()->socket(), $plain x 100)
