@@ -25,7 +25,7 @@ for my $missing (map { "MailPolicy::$_"->missing() }
 }
 
 my $CLIENT = '192.0.2.1';
-my $DELAY = 3;
+my $DELAY = 5;
 my $FRIEND = 'friend@example.net';
 my $GREY = qr/^450 4\.2\.0 Greylisted, see /;
 my $FAIL = qr/^550 5\.7\.23 Message rejected due to: SPF fail/;

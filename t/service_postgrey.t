@@ -21,7 +21,7 @@ use MailPolicy::Postgrey;
 plan(skip_all => MailPolicy::Postgrey::missing())
     if MailPolicy::Postgrey::missing();
 
-my $DELAY = 3;
+my $DELAY = 5;
 my $FRIEND = 'friend@example.net';
 my $AWAY = '451 4.3.5 Server configuration problem';
 my $GREY = qr{^450\ 4\.2\.0\ Greylisted,\ see
@@ -233,12 +233,11 @@ is(codes(map { $_->read_reply() } @many), '250 ' x 29 . '250',
     'are answered');
 cmp_ok($postgrey->connections(), '<=', 20, 'over no more than connections=');
 
-my $so_far = $postgrey->accepted();
 $_->send_raw("RSET\r\nMAIL FROM:<a\@example.com>\r\n"
     . "RCPT TO:<all\@example.net>\r\n") for @many;
 is(codes(map { my $c = $_; map { $c->read_reply() } 1 .. 3 } @many),
     '250 ' x 89 . '250', 'once more');
-cmp_ok($postgrey->accepted(), '<=', $so_far + 20, 'mostly over the same ones');
+cmp_ok($postgrey->accepted(), '<=', 20, 'over the same ones');
 $_->quit() for @many;
 
 # away amid sessions
@@ -285,7 +284,7 @@ my $since = time();
 kill('STOP', $postgrey->pid());
 is(codes($open->cmd('RCPT TO:<eight@example.net>')), '250',
     'hangs: default_action behind the timeout');
-cmp_ok(time() - $since, '<', 2, '(in time)');
+cmp_ok(time() - $since, '<', 4, '(in time)');
 kill('CONT', $postgrey->pid());
 $open->cmd('RSET');
 is(codes(mail($open, 'a@example.com', $FRIEND)), '250 354 250',

@@ -15,7 +15,10 @@
  * the commands is the order in which routes are decided.  kick() moves each on
  * as far as it can go, whenever something has changed.
  *
- * Other policy servers are asked behind the limits, those of MAIL, too.
+ * Other policy servers are asked behind the limits, those of MAIL, too.  They
+ * are asked about one recipient at a time, as by Postfix: in order, and mostly
+ * over one connection, by which one with a process for each knows what belongs
+ * to a message.
  *
  * Events: the verdict of the limits, and that of policy servers; that of a
  * route comes by way of ..._route.c.
@@ -424,8 +427,8 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
 
 /*
- * A few at a time: what one client pipelines would else be in front of what
- * others ask, and wait longer than a question may.  NGX_DECLINED: it was
+ * One at a time; what one client pipelines would else be in front of what
+ * others ask, too, and wait longer than a question may.  NGX_DECLINED: it was
  * refused.
  */
 
@@ -436,7 +439,7 @@ ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt)
 
     t = rcpt->transaction;
 
-    if (t->asking == NGX_MAIL_POLICY_ASKING) {
+    if (t->asking) {
         return NGX_OK;
     }
 
@@ -450,7 +453,7 @@ ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt)
 
     case NGX_AGAIN:
         rcpt->state = NGX_MAIL_POLICY_RCPT_ASKING;
-        t->asking++;
+        t->asking = 1;
         return NGX_OK;
 
     default:
@@ -471,7 +474,7 @@ ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
 
     if (status == 0) {
         rcpt->state = NGX_MAIL_POLICY_RCPT_PASSED;
-        t->asking--;
+        t->asking = 0;
 
     } else {
         rcpt->due.last = ngx_mail_policy_service_leaves(status);
@@ -509,7 +512,7 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     t = rcpt->transaction;
 
     if (rcpt->state == NGX_MAIL_POLICY_RCPT_ASKING) {
-        t->asking--;
+        t->asking = 0;
     }
 
     rcpt->state = NGX_MAIL_POLICY_RCPT_REFUSED;

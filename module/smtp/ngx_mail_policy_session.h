@@ -48,8 +48,6 @@
 #define NGX_MAIL_POLICY_JUNK       100      /* commands between messages that
                                                lead nowhere; then errors */
 #define NGX_MAIL_POLICY_HOPS       100      /* Received fields; RFC 5321, 6.3 */
-#define NGX_MAIL_POLICY_ASKING     10       /* recipients of a transaction at
-                                               policy servers at a time */
 
 /* octets of a chunk that are read only to be dropped; then the end */
 #define NGX_MAIL_POLICY_CHUNK_DROPPED  (64 * 1024 * 1024)
@@ -142,7 +140,6 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_relay_mail_t    mail;
     ngx_queue_t                     rcpts;
     ngx_uint_t                      nrcpts; /* seen, whatever became of them */
-    ngx_uint_t                      asking; /* of them, at policy servers */
     ngx_mail_policy_fetch_t        *fetch;  /* of lookups, or NULL */
     ngx_mail_policy_fetch_wait_t   *wait;   /* for the route */
     ngx_mail_policy_dynamic_t      *dynamic;    /* a group made for it */
@@ -184,6 +181,8 @@ struct ngx_mail_policy_transaction_s {
                                                    none has taken it */
     unsigned                        rest_asked:1;
     unsigned                        rest_paid:1;
+    unsigned                        asking:1;     /* policy servers, about a
+                                                     recipient */
     unsigned                        end_asked:1;  /* of policy servers */
     unsigned                        end_passed:1;
     unsigned                        mail_asked:1;     /* of the relay */
