@@ -60,14 +60,83 @@ bad("policy_edge in a server with $_", smtp("$_; policy_edge xclient;"),
     qr/"policy_edge" is for the questions of Postfix: write it in a server w/,
     'server') for 'policy on', 'policy off';
 
+
+# policy_action
+
+good("policy_action $_", policy("policy_action $_;"))
+    for '""', '" "', 'DUNNO', 'HOLD', '"FILTER smtp:[10.0.0.1]:25"',
+        '"PREPEND X-Class: bulk"', '"BCC a@example.com"', '"REJECT no"',
+        '"REDIRECT $sender"', '$sender', '"PREPEND X-From: $sender"',
+        '"FILTER $sender_domain:x"', '550', '$sender_local$sender';
+good('policy_action in mail', "policy_action HOLD;\n" . policy('')
+    . policy('policy_action "";', 'other') . smtp('policy on;'));
+good('policy_action with a map', map_of('a HOLD; default ""; b "FILTER x:y"')
+    . policy('policy_action $action;'));
+good('policy_action with a lookup', lookup('HOLD')
+    . policy('policy_action $action;'));
+
+my $WRITE = qr/: write as "FILTER smtp:\[10\.0\.0\.1\]:25", "PREPEND X-Name/;
+
+for my $case ([ 'OK', 'would let mail pass that Postfix would not' ],
+    [ 'permit', 'would let mail pass that Postfix would not' ],
+    [ 'RELAY', 'would let mail pass that Postfix would not' ],
+    [ '250', 'would let mail pass that Postfix would not' ],
+    [ 'DISCARD', 'would lose mail' ],
+    [ 'permit_mynetworks', 'no Postfix takes' ],
+    [ 'greylist', 'no Postfix takes' ], [ 'FILTER', 'no Postfix takes' ],
+    [ 'FILTER x', 'no Postfix takes' ], [ 'PREPEND x', 'no Postfix takes' ],
+    [ 'BCC x', 'no Postfix takes' ], [ 'HANGUP', 'no Postfix takes' ],
+    [ "HOLD \x1b", 'no Postfix takes' ],
+    [ "HOLD \xe4", 'has control characters in it, or is not UTF-8' ],
+    [ 'HOLD ' . 'x' x 4083, 'is too long' ])
+{
+    my ($action, $why) = @$case;
+    my $name = 'policy_action ' . substr($action, 0, 20) =~ s/[^ -~]/?/gr;
+    bad($name, policy("policy_action \"$action\";"), qr/which $why$WRITE/);
+    bad("$name by a map", map_of("a HOLD; b \"$action\"")
+        . policy('policy_action $action;'), qr/which $why$WRITE/);
+    bad("$name by a lookup", lookup($action)
+        . policy('policy_action $action;'), qr/which $why$WRITE/);
+}
+
+bad("policy_action $_", policy("policy_action \"$_\";"),
+    qr/may answer "\S+ x:\@", which .*$WRITE/)
+    for 'OK $sender', 'DISCARD $sender', 'FORWARD $sender';
+bad('policy_action with $status', policy('policy_action "HOLD $status";'),
+    qr/"policy_action HOLD \$status" needs what is known at the end of a tra/);
+bad('policy_action with an unknown variable', policy('policy_action $nobody;'),
+    qr/unknown "nobody" variable/);
+bad('policy_action twice', policy('policy_action HOLD; policy_action HOLD;'),
+    qr/"policy_action" directive is duplicate/);
+bad("policy_action$_", policy("policy_action$_;"),
+    qr/invalid number of arguments in "policy_action" directive/)
+    for '', ' FILTER x:y';
+bad("policy_action in a server with $_", smtp("$_; policy_action HOLD;"),
+    qr/"policy_action" is for the questions of Postfix: write it in a server/,
+    'server') for 'policy on', 'policy off';
+
 $t->done();
+
+
+# with and without a default of its own
+
+sub map_of { return "map \$sender \$action { $_[0]; }\n" }
+
+sub lookup {
+    return "policy_redis redis://127.0.0.1:6379/0;
+        policy_lookup \$action action:\$sender \"$_[0]\";\n";
+}
 
 
 # a server with "protocol policy" and the directives given
 
 sub policy {
-    return "server { listen 127.0.0.1:%%PORT_policy%%; protocol policy;
-        $LIMIT $_[0] }\n";
+    my ($directives, $port) = @_;
+
+    $port //= 'policy';
+
+    return "server { listen 127.0.0.1:%%PORT_$port%%; protocol policy;
+        $LIMIT $directives }\n";
 }
 
 

@@ -50,6 +50,18 @@ typedef struct {
 } ngx_mail_policy_edge_conf_t;
 
 
+/* policy_action */
+typedef struct {
+    ngx_mail_policy_value_t       value;
+    time_t                        warned;       /* that it was no action */
+    u_char                       *file;
+    ngx_uint_t                    line;
+} ngx_mail_policy_action_conf_t;
+
+/* of its value: the answer is a line of at most 4096 octets */
+#define NGX_MAIL_POLICY_ACTION_MAX  4087
+
+
 /* policy_lookup */
 typedef struct {
     ngx_str_t                     name;         /* without "$" */
@@ -207,6 +219,7 @@ typedef struct {
     /* of "protocol policy" */
 
     ngx_mail_policy_edge_conf_t  *edge;         /* NULL: none */
+    ngx_mail_policy_action_conf_t  *action;     /* NULL: DUNNO */
 
     ngx_array_t                  *access_logs;  /* ..._access_log_t; NULL:
                                                    off */
@@ -232,6 +245,14 @@ typedef struct {
 
 
 extern ngx_module_t  ngx_mail_policy_module;
+
+
+/*
+ * What policy_action may answer: NULL with *access, DUNNO for an empty one; or
+ * why it may not, for a message.
+ */
+const char *ngx_mail_policy_action_parse(ngx_str_t *text,
+    mpol_access_t *access);
 
 
 #endif /* NGX_MAIL_POLICY_CONF_H */

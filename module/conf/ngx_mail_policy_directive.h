@@ -226,6 +226,11 @@ ngx_int_t ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
 /* "policy_edge" */
 char *ngx_mail_policy_edge(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
+/* "policy_action", and once the server is merged */
+char *ngx_mail_policy_action(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_mail_policy_action_init(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
+
 /* the directive "policy_limit", and the checks that need all of mail{} */
 char *ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_mail_policy_limit_init(ngx_conf_t *cf,

@@ -248,6 +248,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_action"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE1,
+      ngx_mail_policy_action,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_lookup"),
       NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE23,
       ngx_mail_policy_lookup,
@@ -543,6 +550,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->relay = { 0, NULL };
      *     conf->relay_conf = NULL;
      *     conf->edge = NULL;
+     *     conf->action = NULL;
      *     conf->access_logs = NULL;
      *     conf->access_log_off = 0;
      *     conf->stock = NULL;
@@ -639,6 +647,10 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->edge == NULL) {
         conf->edge = prev->edge;
+    }
+
+    if (conf->action == NULL) {
+        conf->action = prev->action;
     }
 
     ngx_mail_policy_access_log_merge(conf, prev);

@@ -128,6 +128,7 @@ ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
     ngx_mail_core_srv_conf_t  *cscf;
 
     name = conf->edge ? "policy_edge"
+         : conf->action ? "policy_action"
          : NULL;
 
     if (name == NULL) {
@@ -156,7 +157,9 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
     conf->policy = 0;
     conf->services = NULL;
 
-    if (ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK) {
+    if (ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
+        || ngx_mail_policy_action_init(cf, conf, mcf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

@@ -76,12 +76,14 @@ typedef struct {
 
     ngx_mail_policy_postfix_state_e  state;
     ngx_str_t                       recipient;
+    u_char                         *answer;
     size_t                          answer_len;
-    u_char                          answer[NGX_MAIL_POLICY_POSTFIX_ANSWER];
+    size_t                          answer_size;
     ngx_msec_t                      answered;
     unsigned                        refused:1;
 
     unsigned                        edge:1;     /* an edge has charged it */
+    unsigned                        acted:1;    /* an action was said of it */
     unsigned                        paid:1;     /* the message is charged */
     unsigned                        tried:1;    /* it was, see check.h */
     unsigned                        holds:1;
@@ -109,7 +111,9 @@ typedef struct {
 
     size_t                          out_pos;
     size_t                          out_last;
-    u_char                          out[NGX_MAIL_POLICY_POSTFIX_ANSWER];
+    u_char                         *out;    /* of buffer, the request's pool,
+                                               or the message's */
+    u_char                          buffer[NGX_MAIL_POLICY_POSTFIX_ANSWER];
 
     ngx_connection_t                client; /* a copy, with the addresses of
                                                Postfix's client; for the
@@ -128,6 +132,14 @@ typedef struct {
     ngx_mail_policy_fetch_wait_t   *wait;   /* before that, or NULL */
     ngx_uint_t                      count;  /* recipients, asked for at once */
 
+    /* what is noted with this answer, and forgotten if it is lost */
+
+    u_char                          said[2][NGX_MAIL_POLICY_POSTFIX_DIGEST];
+    ngx_uint_t                      nsaid;
+
+    unsigned                        free:1;     /* it costs nothing */
+    unsigned                        once:1;     /* the answer is not to be
+                                                   said again */
     unsigned                        busy:1;     /* with a request */
     unsigned                        timed:1;    /* the request has its timer */
 } ngx_mail_policy_postfix_t;
@@ -187,6 +199,27 @@ void ngx_mail_policy_postfix_drop(ngx_mail_policy_postfix_t *s,
 
 /* s->envelope is filled from s->values, with memory of s->pool */
 ngx_int_t ngx_mail_policy_postfix_fill(ngx_mail_policy_postfix_t *s);
+
+/* "action=", and a text made harmless; always NGX_OK */
+ngx_int_t ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s,
+    const char *action, ngx_str_t *text);
+
+/*
+ * What is said of mail that passes limits.  NGX_OK; NGX_DECLINED: it refuses
+ * it; NGX_AGAIN: handler(s) is called when it can be tried again.
+ */
+ngx_int_t ngx_mail_policy_postfix_action(ngx_mail_policy_postfix_t *s,
+    ngx_mail_policy_fetch_pt handler);
+
+/*
+ * acted(): 1 if an action was said of the message; act(): it is; said(): 1 if
+ * this one was, else it is; unsay(): the answer did not get out.
+ */
+ngx_uint_t ngx_mail_policy_postfix_acted(ngx_mail_policy_postfix_t *s);
+void ngx_mail_policy_postfix_act(ngx_mail_policy_postfix_t *s);
+ngx_uint_t ngx_mail_policy_postfix_said(ngx_mail_policy_postfix_t *s,
+    const char *action, ngx_str_t *text);
+void ngx_mail_policy_postfix_unsay(ngx_mail_policy_postfix_t *s);
 
 /* 1: the mail of s->values has come through an edge that has charged it */
 ngx_uint_t ngx_mail_policy_postfix_edge(ngx_mail_policy_postfix_t *s,

@@ -347,7 +347,7 @@ ngx_int_t
 ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
     ngx_uint_t refused)
 {
-    ngx_str_t                          *recipient;
+    ngx_str_t                           answer, *recipient;
     ngx_mail_policy_postfix_message_t  *m;
 
     m = s->message;
@@ -363,8 +363,24 @@ ngx_mail_policy_postfix_remember(ngx_mail_policy_postfix_t *s,
     ngx_memcpy(m->recipient.data, recipient->data, recipient->len);
     m->recipient.len = recipient->len;
 
-    ngx_memcpy(m->answer, s->out, s->out_last);
-    m->answer_len = s->out_last;
+    answer.data = s->out;
+    answer.len = s->out_last;
+
+    if (s->once) {
+        ngx_str_set(&answer, "action=DUNNO\n\n");
+    }
+
+    if (answer.len > m->answer_size) {
+        m->answer_size = ngx_max(answer.len, 2 * m->answer_size);
+
+        m->answer = ngx_pnalloc(m->pool, m->answer_size);
+        if (m->answer == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ngx_memcpy(m->answer, answer.data, answer.len);
+    m->answer_len = answer.len;
     m->answered = ngx_current_msec;
     m->state = s->state;
     m->refused = refused;

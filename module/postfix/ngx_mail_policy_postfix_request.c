@@ -17,7 +17,7 @@
  *                                      octets that are not charged; or
  *                                      octets -> answer, if another
  *                                      connection has charged the others
- *     all, if charged by an edge       DUNNO
+ *     all, if charged by an edge       answer
  *     other states                     DUNNO
  *
  * If a step refuses, those before it are given back, and behind RCPT all that
@@ -43,6 +43,7 @@
 static ngx_mail_policy_postfix_state_e ngx_mail_policy_postfix_state(
     ngx_mail_policy_postfix_t *s);
 static ngx_uint_t ngx_mail_policy_postfix_count(ngx_mail_policy_postfix_t *s);
+static ngx_uint_t ngx_mail_policy_postfix_asks(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_mail(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_rcpt(ngx_mail_policy_postfix_t *s);
@@ -62,8 +63,8 @@ static void ngx_mail_policy_postfix_rest_handler(void *data,
 static ngx_int_t ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s);
 static ngx_int_t ngx_mail_policy_postfix_refused(
     ngx_mail_policy_postfix_t *s, ngx_mail_policy_verdict_t *verdict);
-static ngx_int_t ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s,
-    const char *action, ngx_str_t *text);
+static void ngx_mail_policy_postfix_withdraw(ngx_mail_policy_postfix_t *s);
+static void ngx_mail_policy_postfix_looked_up(void *data);
 static void ngx_mail_policy_postfix_end(ngx_mail_policy_postfix_t *s);
 
 
@@ -73,6 +74,7 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_postfix_message_t  *m;
 
     s->state = NGX_MAIL_POLICY_POSTFIX_OTHER;
+    s->once = 0;
 
     mpol_attr_parse(s->in, s->attr.pos, s->values);
 
@@ -99,23 +101,16 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
 
     m = s->message;
 
-    if (m->edge) {
-        return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
-    }
-
     if (ngx_mail_policy_postfix_answers(s)) {
-        ngx_memcpy(s->out, m->answer, m->answer_len);
+        s->out = m->answer;
         s->out_last = m->answer_len;
         return NGX_OK;
     }
 
-    if (ngx_mail_policy_postfix_heard(s)) {
-        return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
-    }
-
+    s->free = (m->edge || ngx_mail_policy_postfix_heard(s)) ? 1 : 0;
     s->count = ngx_mail_policy_postfix_count(s);
 
-    if (s->count == 0 && !ngx_mail_policy_postfix_more(s)) {
+    if (!ngx_mail_policy_postfix_asks(s)) {
         return ngx_mail_policy_postfix_say(s, "DUNNO", NULL);
     }
 
@@ -133,7 +128,8 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
         return NGX_ERROR;
     }
 
-    return m->paid ? ngx_mail_policy_postfix_rcpt(s)
+    return s->free ? ngx_mail_policy_postfix_passed(s)
+         : m->paid ? ngx_mail_policy_postfix_rcpt(s)
                    : ngx_mail_policy_postfix_mail(s);
 }
 
@@ -164,6 +160,10 @@ ngx_mail_policy_postfix_count(ngx_mail_policy_postfix_t *s)
 {
     uint64_t  n, charged;
 
+    if (s->free) {
+        return 0;
+    }
+
     if (s->state == NGX_MAIL_POLICY_POSTFIX_RCPT) {
         return 1;
     }
@@ -177,6 +177,21 @@ ngx_mail_policy_postfix_count(ngx_mail_policy_postfix_t *s)
 }
 
 
+/* 1 if there may be anything to be charged, or something of ours to be said */
+
+static ngx_uint_t
+ngx_mail_policy_postfix_asks(ngx_mail_policy_postfix_t *s)
+{
+    if (s->count || (!s->free && ngx_mail_policy_postfix_more(s))) {
+        return 1;
+    }
+
+    return s->conf->action
+           && (s->state == NGX_MAIL_POLICY_POSTFIX_RCPT
+               || !ngx_mail_policy_postfix_acted(s));
+}
+
+
 /* all that is to be known of it is known at once */
 
 static ngx_int_t
@@ -186,7 +201,9 @@ ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s)
 
     ngx_mail_policy_fetch_drop(&s->fetch);
 
-    mask = ngx_mail_policy_fetch_mask(s->conf, NGX_MAIL_POLICY_AT_RCPT);
+    mask = s->free
+           ? s->conf->action->value.lookups
+           : ngx_mail_policy_fetch_mask(s->conf, NGX_MAIL_POLICY_AT_RCPT);
 
     if (mask == 0) {
         return NGX_OK;
@@ -434,13 +451,32 @@ ngx_mail_policy_postfix_rest_handler(void *data,
 }
 
 
-/* if the answer does not get out, nothing asks for this message again */
+/*
+ * Limits let it pass, and the action may refuse it.  If the answer does not
+ * get out, nothing asks for this message again.
+ */
 
 static ngx_int_t
 ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
 {
+    ngx_int_t  rc;
+
+    rc = ngx_mail_policy_postfix_action(s, ngx_mail_policy_postfix_looked_up);
+
+    if (rc == NGX_DECLINED) {
+        ngx_mail_policy_postfix_withdraw(s);
+        return ngx_mail_policy_postfix_remember(s, 1);
+    }
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (s->free) {
+        return ngx_mail_policy_postfix_remember(s, 0);
+    }
+
     if (ngx_mail_policy_postfix_paid(s) != NGX_OK
-        || ngx_mail_policy_postfix_say(s, "DUNNO", NULL) != NGX_OK
         || ngx_mail_policy_postfix_remember(s, 0) != NGX_OK)
     {
         return NGX_ERROR;
@@ -452,39 +488,28 @@ ngx_mail_policy_postfix_passed(ngx_mail_policy_postfix_t *s)
 }
 
 
+static void
+ngx_mail_policy_postfix_looked_up(void *data)
+{
+    ngx_mail_policy_postfix_t *s = data;
+
+    ngx_int_t  rc;
+
+    rc = ngx_mail_policy_postfix_passed(s);
+
+    if (rc != NGX_AGAIN) {
+        ngx_mail_policy_postfix_answered(s, rc);
+    }
+}
+
+
 static ngx_int_t
 ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
     ngx_mail_policy_verdict_t *verdict)
 {
-    ngx_str_t                           text;
-    ngx_mail_policy_postfix_message_t  *m;
+    ngx_str_t  text;
 
-    m = s->message;
-
-    if (!m->paid && s->rcpt.pool) {
-        m->tried = 1;
-    }
-
-    /* what the recipient's limits refuse, the sender's have not let pass */
-
-    ngx_mail_policy_check_give_back(&s->mail);
-    ngx_mail_policy_check_give_back(&s->rcpt);
-
-    m->charged.nelts = s->known;
-
-    /* nor is it a message, if it is refused as a whole */
-
-    if (m->held.nelts && !m->foreign
-        && s->state != NGX_MAIL_POLICY_POSTFIX_RCPT)
-    {
-        ngx_mail_policy_postfix_held(m, 0);
-        ngx_mail_policy_postfix_untell(s, 1);
-
-        m->paid = 0;
-        m->recipients = 0;
-        m->octets = 0;
-        m->charged.nelts = 0;
-    }
+    ngx_mail_policy_postfix_withdraw(s);
 
     /* behind "450 " */
 
@@ -503,13 +528,49 @@ ngx_mail_policy_postfix_refused(ngx_mail_policy_postfix_t *s,
 }
 
 
-static ngx_int_t
+/* what the last step refuses, the ones before it have not let pass */
+
+static void
+ngx_mail_policy_postfix_withdraw(ngx_mail_policy_postfix_t *s)
+{
+    ngx_mail_policy_postfix_message_t  *m;
+
+    m = s->message;
+
+    if (!m->paid && s->rcpt.pool) {
+        m->tried = 1;
+    }
+
+    ngx_mail_policy_check_give_back(&s->mail);
+    ngx_mail_policy_check_give_back(&s->rcpt);
+    ngx_mail_policy_check_give_back(&s->rest);
+
+    m->charged.nelts = s->known;
+
+    /* nor is it a message, if it is refused as a whole */
+
+    if (m->held.nelts && !m->foreign
+        && s->state != NGX_MAIL_POLICY_POSTFIX_RCPT)
+    {
+        ngx_mail_policy_postfix_held(m, 0);
+        ngx_mail_policy_postfix_untell(s, 1);
+
+        m->paid = 0;
+        m->recipients = 0;
+        m->octets = 0;
+        m->charged.nelts = 0;
+    }
+}
+
+
+ngx_int_t
 ngx_mail_policy_postfix_say(ngx_mail_policy_postfix_t *s, const char *action,
     ngx_str_t *text)
 {
     size_t   len;
     u_char  *p, *last;
 
+    s->out = s->buffer;
     last = s->out + NGX_MAIL_POLICY_POSTFIX_ANSWER - 2;
 
     p = ngx_slprintf(s->out, last, "action=%s", action);
@@ -548,6 +609,7 @@ ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
         s->message->telling = 0;
     }
 
+    s->nsaid = 0;
     s->state = NGX_MAIL_POLICY_POSTFIX_OTHER;
 
     ngx_mail_policy_postfix_end(s);
@@ -562,6 +624,8 @@ ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
     ngx_uint_t  keep;
 
     keep = (s->state < NGX_MAIL_POLICY_POSTFIX_DATA);
+
+    ngx_mail_policy_postfix_unsay(s);
 
     ngx_mail_policy_postfix_untell(s, !keep && s->message
                                       && !s->message->foreign
