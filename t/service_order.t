@@ -263,7 +263,8 @@ asked();
 
 my @rcpts = map { "r$_\@example.net" } 1 .. 20;
 
-$service{slow}->set({ recipient => qr/^r[1-9]?[02468]@/, answer => 'REJECT even' },
+$service{slow}->set(
+    { recipient => qr/^r[1-9]?[02468]@/, answer => 'REJECT even' },
     { answer => 'DUNNO', delay => 0.05 });
 
 $c = $t->session('slow');

@@ -267,16 +267,25 @@ $_->cmd('RSET') for $c, $open;
 is(codes(mail($c, 'a@example.com', 'one@example.net')), '250 354 250',
     'but not who has waited already');
 
-# killed with a question, and back before its time is over
+# killed with a question, and back within a second, which it may need some
+# attempts for
 
 $_->cmd('MAIL FROM:<a@example.com>') for $c, $open;
-kill('STOP', $postgrey->pid());
-$c->send_raw("RCPT TO:<$FRIEND>\r\nRCPT TO:<seven\@example.net>\r\n");
-is($c->read_reply(0.3), 'TIMEOUT', 'a question that is not answered');
-$postgrey->kill_now();
-$postgrey->start();
-is(codes($c->read_reply()), '250', 'is asked again of the next one');
-like($c->read_reply(), $GREY, 'and so is the one behind it');
+
+for my $attempt (1 .. 5) {
+    kill('STOP', $postgrey->pid());
+    $c->send_raw("RCPT TO:<$FRIEND>\r\n"
+        . "RCPT TO:<seven$attempt\@example.net>\r\n");
+    $replies[0] = $c->read_reply(0.3);
+    $postgrey->kill_now();
+    $postgrey->start();
+    @replies[1, 2] = ($c->read_reply(), $c->read_reply());
+    last if $replies[1] ne $AWAY;
+}
+
+is($replies[0], 'TIMEOUT', 'a question that is not answered');
+is(codes($replies[1]), '250', 'is asked again of the next one');
+like($replies[2], $GREY, 'and so is the one behind it');
 
 # does not answer; what it answers too late is nobody's
 

@@ -480,6 +480,10 @@ ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
         rcpt->due.last = ngx_mail_policy_service_leaves(status);
 
         ngx_mail_policy_rcpt_refuse(rcpt, status, text);
+
+        /* nobody is told about those behind the last one */
+
+        t->asking = rcpt->due.last;
     }
 
     ngx_mail_policy_rcpts_kick(t);
