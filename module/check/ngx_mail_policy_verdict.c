@@ -412,9 +412,19 @@ ngx_mail_policy_verdict_message(ngx_mail_policy_check_t *check,
     if (ngx_mail_policy_value_eval(check->pool,
                               &check->limits[check->verdict->charge]->message,
                               check->envelope, &message)
-        != NGX_OK
-        || message.len == 0)
+        != NGX_OK)
     {
+        return NGX_ERROR;
+    }
+
+    /* OUT-4: a status is never left without a text */
+
+    while (message.len && message.data[0] == ' ') {
+        message.data++;
+        message.len--;
+    }
+
+    if (message.len == 0) {
         return NGX_ERROR;
     }
 
