@@ -428,8 +428,8 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
 /*
  * One at a time; what one client pipelines would else be in front of what
- * others ask, too, and wait longer than a question may.  Nobody asks behind a
- * reply that ends the session.  NGX_DECLINED: it was refused.
+ * others ask, too, and wait longer than a question may.  NGX_DECLINED: it was
+ * refused.
  */
 
 static ngx_int_t
@@ -439,7 +439,7 @@ ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt)
 
     t = rcpt->transaction;
 
-    if (t->asking || t->leaving) {
+    if (t->asking) {
         return NGX_OK;
     }
 
@@ -478,7 +478,6 @@ ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
 
     } else {
         rcpt->due.last = ngx_mail_policy_service_leaves(status);
-        t->leaving = rcpt->due.last;
 
         ngx_mail_policy_rcpt_refuse(rcpt, status, text);
 
