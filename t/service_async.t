@@ -117,10 +117,10 @@ my $async = MailPolicy::Async->new($t, $relay, 'main');
 
 my $number = 0;
 
-# a client that has asked, and has no answer yet
+# a client that is about to ask: (client, key)
 
-sub waiting {
-    my ($point, $mode, $nginx, $hurried) = @_;
+sub ready {
+    my ($point, $nginx, $hurried) = @_;
 
     my $key = 'k' . ++$number . '@example.com';
 
@@ -131,16 +131,31 @@ sub waiting {
     $c->cmd("MAIL FROM:<$key>") if $point ne 'if';
     $c->cmd('RCPT TO:<r@example.net>') if $point =~ /data|chunk|end/;
     $c->cmd('DATA') if $point eq 'end';
+    return ($c, $key);
+}
+
+
+sub ask {
+    my ($point, $c, $key) = @_;
+
+    # this one is not waited for
+    $c->cmd("MAIL FROM:<$key>") if $point eq 'if';
+
+    $c->send_raw($point =~ /rcpt|if/ ? "RCPT TO:<r\@example.net>\r\n"
+        : $point eq 'data' ? "DATA\r\n"
+        : $point eq 'chunk' ? "BDAT 3\r\nx\r\n" : "x\r\n.\r\n");
+}
+
+
+# one that has asked, and has no answer yet
+
+sub waiting {
+    my ($point, $mode, @where) = @_;
+
+    my ($c, $key) = ready($point, @where);
 
     mode($point, $mode);
-
-    $c->send_raw($point eq 'if' ? "MAIL FROM:<$key>\r\n" : '');
-    is($c->read_reply(), '250 2.1.0 Ok', "if: $key") if $point eq 'if';
-    $c->send_raw("RCPT TO:<r\@example.net>\r\n") if $point =~ /rcpt|if/;
-    $c->send_raw("DATA\r\n") if $point eq 'data';
-    $c->send_raw("BDAT 3\r\nx\r\n") if $point eq 'chunk';
-    $c->send_raw("x\r\n.\r\n") if $point eq 'end';
-
+    ask($point, $c, $key);
     $t->wait_for(sub { asked($point, $key) })
         or die "$point, $mode: nobody was asked\n";
     return $c;
@@ -263,36 +278,16 @@ for my $point (@POINTS) {
     # more questions than connections
 
     $name = cell($point, 'E9', 'it closes, much is due');
-    my @clients = map { waiting($point, 'due') }
-        1 .. ($point eq 'if' ? 8 : 4);
-    push @clients, map { more($point) } 1 .. 4 if $point ne 'if';
+    my @clients = map { [ ready($point) ] } 1 .. 8;
+
+    mode($point, 'due');
+    ask($point, @$_) for @clients;
+    @clients = map { $_->[0] } @clients;
 
     is(join(' ', map { substr($_->read_reply(), 0, 3) } @clients), join(' ',
         ($point eq 'if' ? '250' : '451') x 8), "$name: all are answered");
     $_->close() for @clients;
     steady($name);
-}
-
-
-# as waiting, without a connection for the question
-
-sub more {
-    my ($point) = @_;
-
-    my $c = $async->session('main');
-
-    mode($point, 'due');
-    $c->send_raw("MAIL FROM:<q\@example.com>\r\n"
-        . "RCPT TO:<r\@example.net>\r\n");
-    $c->read_reply();
-    return $c if $point eq 'rcpt';
-
-    # these four are not the first that are asked about
-    $c->read_reply();
-    $c->cmd('DATA') if $point eq 'end';
-    $c->send_raw($point eq 'data' ? "DATA\r\n" : $point eq 'chunk'
-        ? "BDAT 3\r\nx\r\n" : "x\r\n.\r\n");
-    return $c;
 }
 
 
