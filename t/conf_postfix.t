@@ -115,7 +115,58 @@ bad("policy_action in a server with $_", smtp("$_; policy_action HOLD;"),
     qr/"policy_action" is for the questions of Postfix: write it in a server/,
     'server') for 'policy on', 'policy off';
 
+
+# policy_socket_mode
+
+good("policy_socket_mode $_", socket_mode("policy_socket_mode $_;"))
+    for '0660', '660', '0600', '0222', '0777',
+        $> ? () : ('0660 group=daemon', '0660 user=daemon',
+                   '0600 user=root group=root');
+good('policy_socket_mode in mail', "policy_socket_mode 0660;\n"
+    . policy('') . socket_mode('') . smtp('policy on;'));
+
+bad("policy_socket_mode $_", socket_mode("policy_socket_mode $_;"),
+    qr/invalid mode "\Q$_\E": write three octal digits, as "0660"/)
+    for 'rw-rw----', '0668', '66', '6', '00660', '1660', '4755', 'group=daemon',
+        '-660', '0x1b';
+bad("policy_socket_mode $_", socket_mode("policy_socket_mode $_;"),
+    qr/mode "$_" lets nobody connect: write as "0660"/)
+    for '0000', '0555', '0440';
+bad("policy_socket_mode 0660 $_", socket_mode("policy_socket_mode 0660 $_;"),
+    qr/no user "\S*" on this machine/)
+    for 'user=nobody-of-this-name', 'user=', 'user=0';
+bad("policy_socket_mode 0660 $_", socket_mode("policy_socket_mode 0660 $_;"),
+    qr/no group "\S*" on this machine/)
+    for 'group=nobody-of-this-name', 'group=', 'group=0';
+bad("policy_socket_mode 0660 $_", socket_mode("policy_socket_mode 0660 $_;"),
+    qr/invalid parameter "\S+": write "user=name" or "group=name", each once/)
+    for 'root', 'owner=root', $> ? () : ('user=root user=root',
+        'group=root group=root');
+bad('policy_socket_mode without a socket',
+    policy('policy_socket_mode 0660;'),
+    qr/"policy_socket_mode" is of no use: write "listen unix:\/path" into it/);
+bad('policy_socket_mode twice',
+    socket_mode('policy_socket_mode 0660; policy_socket_mode 0660;'),
+    qr/"policy_socket_mode" directive is duplicate/);
+bad("policy_socket_mode$_", socket_mode("policy_socket_mode$_;"),
+    qr/invalid number of arguments in "policy_socket_mode" directive/)
+    for '', ' 0660 user=root group=root x';
+bad('policy_socket_mode in a server of SMTP',
+    smtp('policy on; policy_socket_mode 0660;'),
+    qr/"policy_socket_mode" is for the questions of Postfix: write it in a s/,
+    'server');
+
+# one socket is one server's
+bad('a socket of two servers', socket_mode('policy_socket_mode 0660;') x 2,
+    qr/duplicate "unix:\S+" address and port pair/);
+
 $t->done();
+
+
+sub socket_mode {
+    return "server { listen unix:%%DIR%%/policy.sock; protocol policy;
+        $LIMIT $_[0] }\n";
+}
 
 
 # with and without a default of its own

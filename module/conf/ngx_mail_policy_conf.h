@@ -62,6 +62,16 @@ typedef struct {
 #define NGX_MAIL_POLICY_ACTION_MAX  4087
 
 
+/* policy_socket_mode */
+typedef struct {
+    ngx_uint_t                    mode;
+    ngx_uint_t                    user;         /* or -1: as it is */
+    ngx_uint_t                    group;
+    u_char                       *file;
+    ngx_uint_t                    line;
+} ngx_mail_policy_socket_conf_t;
+
+
 /* policy_lookup */
 typedef struct {
     ngx_str_t                     name;         /* without "$" */
@@ -166,6 +176,7 @@ typedef struct {
     ngx_array_t                   auths;        /* ..._auth_conf_t * */
     ngx_array_t                   auth_jwts;    /* auth/'s own */
     ngx_array_t                   services;     /* ..._service_t * */
+    ngx_array_t                  *sockets;      /* conf/'s own, or NULL */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */
     void                         *postfix_seen; /* of "protocol policy", or
@@ -220,6 +231,7 @@ typedef struct {
 
     ngx_mail_policy_edge_conf_t  *edge;         /* NULL: none */
     ngx_mail_policy_action_conf_t  *action;     /* NULL: DUNNO */
+    ngx_mail_policy_socket_conf_t  *socket;     /* NULL: as nginx makes it */
 
     ngx_array_t                  *access_logs;  /* ..._access_log_t; NULL:
                                                    off */

@@ -221,7 +221,8 @@ ngx_int_t ngx_mail_policy_protocol_refuse(ngx_conf_t *cf, const char *name);
 ngx_int_t ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
 ngx_int_t ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
-    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_srv_conf_t *prev,
+    ngx_mail_policy_main_conf_t *mcf);
 
 /* "policy_edge" */
 char *ngx_mail_policy_edge(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -230,6 +231,18 @@ char *ngx_mail_policy_edge(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_mail_policy_action(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_mail_policy_action_init(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
+
+/*
+ * "policy_socket_mode", and once the server is merged: own says that it is
+ * written there; and when sockets are there, in the master.
+ */
+char *ngx_mail_policy_socket_mode(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_mail_policy_socket_init(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf,
+    ngx_uint_t own);
+ngx_int_t ngx_mail_policy_socket_init_module(ngx_cycle_t *cycle,
+    ngx_mail_policy_main_conf_t *mcf);
 
 /* the directive "policy_limit", and the checks that need all of mail{} */
 char *ngx_mail_policy_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

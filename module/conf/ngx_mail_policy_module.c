@@ -50,8 +50,11 @@ static void ngx_mail_policy_merge_keys(ngx_mail_policy_srv_conf_t *conf,
     ngx_mail_policy_main_conf_t *mcf);
 static ngx_int_t ngx_mail_policy_merge_relay(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *conf);
+static ngx_int_t ngx_mail_policy_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_mail_policy_init_process(ngx_cycle_t *cycle);
 static void ngx_mail_policy_exit_process(ngx_cycle_t *cycle);
+static ngx_mail_policy_main_conf_t *ngx_mail_policy_process_conf(
+    ngx_cycle_t *cycle);
 static ngx_mail_policy_main_conf_t *ngx_mail_policy_cycle_conf(
     ngx_cycle_t *cycle);
 
@@ -255,6 +258,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_socket_mode"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_TAKE123,
+      ngx_mail_policy_socket_mode,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_lookup"),
       NGX_MAIL_MAIN_CONF|NGX_CONF_TAKE23,
       ngx_mail_policy_lookup,
@@ -381,7 +391,7 @@ ngx_module_t  ngx_mail_policy_module = {
     ngx_mail_policy_commands,              /* module directives */
     NGX_MAIL_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_mail_policy_init_module,           /* init module */
     ngx_mail_policy_init_process,          /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -551,6 +561,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->relay_conf = NULL;
      *     conf->edge = NULL;
      *     conf->action = NULL;
+     *     conf->socket = NULL;
      *     conf->access_logs = NULL;
      *     conf->access_log_off = 0;
      *     conf->stock = NULL;
@@ -653,10 +664,14 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->action = prev->action;
     }
 
+    if (conf->socket == NULL) {
+        conf->socket = prev->socket;
+    }
+
     ngx_mail_policy_access_log_merge(conf, prev);
 
     if (ngx_mail_policy_protocol_is(cscf)) {
-        return ngx_mail_policy_protocol_merge(cf, conf, mcf) == NGX_OK
+        return ngx_mail_policy_protocol_merge(cf, conf, prev, mcf) == NGX_OK
                ? NGX_CONF_OK : NGX_CONF_ERROR;
     }
 
@@ -808,6 +823,17 @@ ngx_mail_policy_merge_relay(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf)
 }
 
 
+static ngx_int_t
+ngx_mail_policy_init_module(ngx_cycle_t *cycle)
+{
+    ngx_mail_policy_main_conf_t  *mcf;
+
+    mcf = ngx_mail_policy_cycle_conf(cycle);
+
+    return mcf ? ngx_mail_policy_socket_init_module(cycle, mcf) : NGX_OK;
+}
+
+
 /* cache managers run this too, and have no sessions */
 
 static ngx_int_t
@@ -815,7 +841,7 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
 {
     ngx_mail_policy_main_conf_t  *mcf;
 
-    mcf = ngx_mail_policy_cycle_conf(cycle);
+    mcf = ngx_mail_policy_process_conf(cycle);
 
     if (mcf == NULL) {
         return NGX_OK;
@@ -836,7 +862,7 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
     ngx_mail_policy_auth_conf_t  **auth;
     ngx_mail_policy_main_conf_t   *mcf;
 
-    mcf = ngx_mail_policy_cycle_conf(cycle);
+    mcf = ngx_mail_policy_process_conf(cycle);
 
     if (mcf) {
         ngx_mail_policy_keep_exit_process(&mcf->upstreams);
@@ -856,16 +882,25 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
 /* NULL: there is nothing for this process to do */
 
 static ngx_mail_policy_main_conf_t *
-ngx_mail_policy_cycle_conf(ngx_cycle_t *cycle)
+ngx_mail_policy_process_conf(ngx_cycle_t *cycle)
 {
-    ngx_mail_conf_ctx_t          *ctx;
-    ngx_mail_policy_main_conf_t  *mcf;
-
     if (ngx_process != NGX_PROCESS_WORKER
         && ngx_process != NGX_PROCESS_SINGLE)
     {
         return NULL;
     }
+
+    return ngx_mail_policy_cycle_conf(cycle);
+}
+
+
+/* NULL: no server of ours */
+
+static ngx_mail_policy_main_conf_t *
+ngx_mail_policy_cycle_conf(ngx_cycle_t *cycle)
+{
+    ngx_mail_conf_ctx_t          *ctx;
+    ngx_mail_policy_main_conf_t  *mcf;
 
     ctx = (ngx_mail_conf_ctx_t *) ngx_get_conf(cycle->conf_ctx,
                                                ngx_mail_module);

@@ -129,6 +129,7 @@ ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
 
     name = conf->edge ? "policy_edge"
          : conf->action ? "policy_action"
+         : conf->socket ? "policy_socket_mode"
          : NULL;
 
     if (name == NULL) {
@@ -148,7 +149,8 @@ ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
 
 ngx_int_t
 ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
-    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf)
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_srv_conf_t *prev,
+    ngx_mail_policy_main_conf_t *mcf)
 {
     ngx_mail_core_srv_conf_t  *cscf;
 
@@ -158,7 +160,10 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
     conf->services = NULL;
 
     if (ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
-        || ngx_mail_policy_action_init(cf, conf, mcf) != NGX_OK)
+        || ngx_mail_policy_action_init(cf, conf, mcf) != NGX_OK
+        || ngx_mail_policy_socket_init(cf, conf, mcf,
+                                       conf->socket != prev->socket)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
