@@ -194,6 +194,27 @@ for (1 .. 3) {
 is_used($redis, 'each is one', 'sender', 'none@example.com', messages => 3,
     recipients => 3, timeout => 5);
 
+# two ways at once: each of them asks about each recipient, and at the end
+
+{
+    my ($q, $r) = map { MailPolicy::Policy->new($t, $_) } 'policy',
+        "$dir/policy.sock";
+    my @BOTH = (instance => 'both', sender => 'both@example.com');
+
+    for my $to (qw(a b c)) {
+        is($_->ask(@BOTH, recipient => $to), 'DUNNO', "both: $to") for $q, $r;
+    }
+
+    for my $state ('DATA', 'END-OF-MESSAGE') {
+        is($_->ask(@BOTH, protocol_state => $state, recipient_count => 3,
+            recipient => '', size => $state eq 'DATA' ? 0 : 5000), 'DUNNO',
+            "both: $state") for $r, $q;
+    }
+
+    is_used($redis, 'both: charged once', 'sender', 'both@example.com',
+        messages => 1, recipients => 3, bytes => 5000, timeout => 5);
+}
+
 # a recipient that was refused is asked for again, another one is charged
 
 my @FEW = (instance => 'few', sender => 'few@example.com');

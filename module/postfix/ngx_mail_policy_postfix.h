@@ -93,7 +93,7 @@ typedef struct {
     ngx_mail_policy_postfix_note_t  note;
     ngx_mail_policy_postfix_note_t  before;     /* if the answer is lost */
     unsigned                        foreign:1;  /* another one has begun it */
-    unsigned                        heard:1;    /* it has not passed here */
+    unsigned                        heard:1;    /* of what passed last there */
     unsigned                        telling:1;  /* as the answer goes out */
 } ngx_mail_policy_postfix_message_t;
 
@@ -172,10 +172,11 @@ void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);
  * s->out is that answer, it was the last step; paid(): it is charged, what
  * has to be known of that outlives the request, and hold() cannot fail.
  *
- * heard(): 1 if another connection has let this recipient pass; tell(): what
- * is paid, for other connections, before the answer goes out, as who has that
- * may ask there at once; untell(): it does not get out, or the message is
- * refused as a whole, and nothing of it is paid.
+ * heard(): learns what other connections have paid for meanwhile; 1 if one has
+ * let this recipient pass; tell(): what is paid, for other connections, before
+ * the answer goes out, as who has that may ask there at once; untell(): it
+ * does not get out, or the message is refused as a whole, and nothing of it is
+ * paid.
  */
 ngx_int_t ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s);
 ngx_uint_t ngx_mail_policy_postfix_answers(ngx_mail_policy_postfix_t *s);

@@ -19,8 +19,7 @@
 #include "ngx_mail_policy_postfix.h"
 
 
-static void ngx_mail_policy_postfix_ask(ngx_mail_policy_postfix_t *s,
-    ngx_mail_policy_postfix_message_t *m);
+static void ngx_mail_policy_postfix_learn(ngx_mail_policy_postfix_t *s);
 
 
 /* the message that is asked for, which may be the same as before */
@@ -71,9 +70,8 @@ ngx_mail_policy_postfix_message(ngx_mail_policy_postfix_t *s)
 
     m->edge = ngx_mail_policy_postfix_edge(s, pool) ? 1 : 0;
 
-    if (instance.len && !m->edge) {
-        ngx_mail_policy_postfix_ask(s, m);
-    }
+    ngx_mail_policy_postfix_seen_digest(s->conf->limits, &m->instance,
+                                        m->note.digest);
 
     s->message = m;
     s->envelope.transaction++;
@@ -88,19 +86,24 @@ failed:
 }
 
 
-/* others, who may have begun it */
+/*
+ * Other connections may have begun it, or gone on with it since it was asked
+ * for here.
+ */
 
 static void
-ngx_mail_policy_postfix_ask(ngx_mail_policy_postfix_t *s,
-    ngx_mail_policy_postfix_message_t *m)
+ngx_mail_policy_postfix_learn(ngx_mail_policy_postfix_t *s)
 {
-    ngx_mail_policy_postfix_note_t  note;
+    ngx_mail_policy_postfix_note_t      note;
+    ngx_mail_policy_postfix_message_t  *m;
 
-    ngx_mail_policy_postfix_seen_digest(s->conf->limits, &m->instance,
-                                        m->note.digest);
+    m = s->message;
     note = m->note;
 
-    if (!ngx_mail_policy_postfix_seen_find(s->main_conf->postfix_seen, &note)
+    if (m->instance.len == 0
+        || !ngx_mail_policy_postfix_seen_find(s->main_conf->postfix_seen,
+                                              &note)
+        || note.requests == m->note.requests
         || note.requests >= NGX_MAIL_POLICY_POSTFIX_SAME)
     {
         return;
@@ -109,11 +112,14 @@ ngx_mail_policy_postfix_ask(ngx_mail_policy_postfix_t *s,
     m->note = note;
     m->before = note;
 
-    m->requests = note.requests;
-    m->recipients = note.recipients;
-    m->paid = 1;
-    m->foreign = 1;
+    m->requests = ngx_max(m->requests, note.requests);
+    m->recipients = ngx_max(m->recipients, note.recipients);
     m->heard = 1;
+
+    if (!m->paid) {
+        m->paid = 1;
+        m->foreign = 1;
+    }
 }
 
 
@@ -125,6 +131,8 @@ ngx_mail_policy_postfix_heard(ngx_mail_policy_postfix_t *s)
     ngx_mail_policy_postfix_message_t  *m;
 
     m = s->message;
+
+    ngx_mail_policy_postfix_learn(s);
 
     if (!m->heard || s->state != NGX_MAIL_POLICY_POSTFIX_RCPT) {
         return 0;

@@ -350,7 +350,13 @@ ngx_mail_policy_postfix_rest(ngx_mail_policy_postfix_t *s)
     n = 0;
 
     for (i = 0; i < held->nelts; i++) {
-        if (check[i].point != NGX_MAIL_POLICY_CHECK_END) {
+
+        /* another connection may have asked for those of all recipients */
+
+        if (check[i].point == NGX_MAIL_POLICY_CHECK_RCPT
+            || (check[i].point == NGX_MAIL_POLICY_CHECK_MAIL
+                && s->message->note.octets < s->envelope.message_size))
+        {
             paid[n++] = &check[i];
         }
     }
