@@ -43,6 +43,17 @@ my $example = complete_text($t);
 ok(defined $example, 'README.md has a complete example')
     and passes('README.md', $example);
 
+# all of it for Postfix
+
+my ($recipe) = $readme =~ /^### Recipes for Postfix\n.*?^    (mail \{\n.*?^    \})\n/ms;
+
+if (ok(defined $recipe, 'README.md has a recipe for Postfix')) {
+    my ($passed, $output) = $t->check_conf(runnable($recipe));
+
+    ok($passed && $output !~ /\[(?:warn|emerg|alert)\]/, 'which is good')
+        or diag($output);
+}
+
 # lines that stand alone
 
 my @lines = $readme =~ /^    (policy_redis  .*;)$/mg;
