@@ -76,6 +76,7 @@ mail {
         listen        127.0.0.1:%%PORT_other%%;
         protocol      policy;
         policy_limit  other  key=\$sender  messages=1000/1h;
+        policy_limit  pair   key=\$sender/\$recipient  bytes=1m/1h;
     }
 }
 END
@@ -253,6 +254,32 @@ for my $paid (0, 1) {
 
     is_used($redis, 'gone: is charged', 'sender', $GONE[3], messages => 1,
         recipients => 1 + $paid, timeout => 2);
+}
+
+
+# so it is at the end: what others take for paid stands
+
+{
+    my @END = (instance => 'last', sender => 'last@example.com');
+    my @AT = (protocol_state => 'END-OF-MESSAGE', recipient => '',
+        recipient_count => 4, size => 5000);
+    my ($first, $gone) = map { MailPolicy::Policy->new($t, 'other') } 1, 2;
+
+    is($first->ask(@END, recipient => 'a'), 'DUNNO', 'end: a recipient');
+    is($gone->ask(@END, recipient => 'b'), 'DUNNO', 'end: another one');
+    is($gone->ask(@END, recipient => 'c'), 'DUNNO', 'end: and a third one');
+
+    $redis->signal('STOP');
+    $gone->client()->send_raw($gone->request(@END, @AT));
+    sleep(0.2);
+    $gone->client()->reset();
+    sleep(0.2);
+    $redis->signal('CONT');
+
+    is(MailPolicy::Policy->new($t, 'other')->ask(@END, @AT), 'DUNNO',
+        'end: once more');
+    is(used($redis, 'pair', "last\@example.com/$_", 'bytes'), 1,
+        "end: $_ is charged") for qw(a b c);
 }
 
 

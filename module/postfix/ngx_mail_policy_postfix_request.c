@@ -199,8 +199,6 @@ ngx_mail_policy_postfix_fetch(ngx_mail_policy_postfix_t *s)
 {
     uint64_t  mask;
 
-    ngx_mail_policy_fetch_drop(&s->fetch);
-
     mask = s->free
            ? s->conf->action->value.lookups
            : ngx_mail_policy_fetch_mask(s->conf, NGX_MAIL_POLICY_AT_RCPT);
@@ -622,20 +620,25 @@ ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s)
 }
 
 
-/* who is not told that a message may pass does not accept it */
+/*
+ * Who is not told that a message may pass does not accept it.  What was
+ * charged of one that another connection has begun is known as paid to all.
+ */
 
 void
 ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s)
 {
-    ngx_uint_t  keep;
+    ngx_uint_t                          keep;
+    ngx_mail_policy_postfix_message_t  *m;
 
-    keep = (s->state < NGX_MAIL_POLICY_POSTFIX_DATA);
+    m = s->message;
+
+    keep = (s->state < NGX_MAIL_POLICY_POSTFIX_DATA || m == NULL || m->foreign
+            || m->held.nelts == 0);
 
     ngx_mail_policy_postfix_unsay(s);
+    ngx_mail_policy_postfix_untell(s, !keep);
 
-    ngx_mail_policy_postfix_untell(s, !keep && s->message
-                                      && !s->message->foreign
-                                      && s->message->held.nelts);
     ngx_mail_policy_postfix_end(s);
     ngx_mail_policy_postfix_drop(s, keep);
 }
