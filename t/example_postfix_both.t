@@ -39,11 +39,22 @@ $main =~ s/^#     (\S| +)/$1/mg;
 $main =~ s/inet:10\.0\.0\.1:10040/$policy/g;
 $main =~ s/= 10\.0\.0\.1$/= 127.0.0.1/m;
 
+# as README.md says for who would rather have mail pass
+
+my ($lenient) = $t->read_file($t->root() . '/README.md')
+    =~ /(check_policy_service \{[^}]*\})/;
+
+$lenient =~ s/inet:127\.0\.0\.1:10040/$policy/;
+$lenient =~ s/\n/ /g;
+
 my $dovecot = MailPolicy::Dovecot->new(dir => $t->dir(),
     users => { 'alice@example.com' => 'secret' });
 my $postfix = MailPolicy::Postfix->new($t,
-    smtpd => { at_10_0_0_11_25 => [] },
-    main => [ split(/\n/, $main), 'smtpd_sasl_type = dovecot',
+    smtpd => { at_10_0_0_11_25 => [],
+               lenient => [ 'smtpd_recipient_restrictions=$lenient',
+                            'smtpd_end_of_data_restrictions=' ] },
+    main => [ split(/\n/, $main), "lenient = $lenient",
+              'smtpd_sasl_type = dovecot',
               'smtpd_sasl_path = ' . $dovecot->socket(),
               'smtpd_error_sleep_time = 0', 'relay_domains = example.net' ]);
 
@@ -89,6 +100,16 @@ for my $way ('listen_25', 'at_10_0_0_11_25') {
     is_used($redis, 'is not charged', 'sender', "$way\@example.org",
         messages => 1, timeout => 5);
 }
+
+
+# nginx is away
+
+$t->stop();
+
+like(send_one('at_10_0_0_11_25', 'x@example.org', 'bob@example.net'),
+    qr/^451 4\.3\.5 /, 'no nginx: not now');
+like(send_one('lenient', 'x@example.org', 'bob@example.net'), qr/^250 /,
+    'no nginx: passes, where that is wanted');
 
 $postfix->stop();
 $t->done();
