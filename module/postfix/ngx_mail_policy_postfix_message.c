@@ -161,7 +161,8 @@ ngx_mail_policy_postfix_tell(ngx_mail_policy_postfix_t *s)
     m->telling = 1;
 
     m->note.requests = (uint32_t) m->requests;
-    m->note.recipients = (uint32_t) m->recipients;
+    m->note.recipients = (uint32_t) ngx_min(m->recipients,
+                                            NGX_MAX_UINT32_VALUE);
     m->note.octets = ngx_max(m->note.octets, m->octets);
 
     ngx_mail_policy_postfix_value(s, MPOL_ATTR_RECIPIENT, &recipient);

@@ -29,7 +29,7 @@ use constant {
 };
 
 
-sub new { return bless { used => {} }, $_[0] }
+sub new { return bless { used => {}, notes => {} }, $_[0] }
 
 
 sub used { return $_[0]{used} }
@@ -86,13 +86,13 @@ sub request {
 sub answer {
     my ($self, $message, $attribute) = @_;
 
-    my ($state, $instance, $recipient, $login, $count) = map { $_ // '' }
-        @$attribute{qw(protocol_state instance recipient sasl_username
-            recipient_count)};
+    my ($state, $instance, $recipient, $login, $count, $size)
+        = map { $_ // '' } @$attribute{qw(protocol_state instance recipient
+            sasl_username recipient_count size)};
 
     return DUNNO unless $state =~ /^(?:RCPT|DATA|END-OF-MESSAGE)\z/;
 
-    $$message = { instance => $instance, recipients => 0 }
+    $$message = $self->message($instance)
         if !$$message || $instance eq '' || $instance ne $$message->{instance};
 
     my $m = $$message;
@@ -103,25 +103,54 @@ sub answer {
         && $last->{recipient} eq $recipient
         && ($state eq 'RCPT' || $last->{answer} ne DUNNO);
 
+    # that passed last, before other messages came between
+    return DUNNO
+        if $state eq 'RCPT' && defined $m->{heard} && $m->{heard} eq $recipient;
+
     my $due = 1;
 
     if ($state ne 'RCPT') {
         $due = number($count) || 1;
         $due = $due > $m->{recipients} ? $due - $m->{recipients} : 0;
-        return DUNNO if $due == 0;
+
+        # octets that a message had not which came from elsewhere are asked for
+        return DUNNO
+            if $due == 0 && !($state eq 'END-OF-MESSAGE' && $m->{foreign}
+                && number($size) > $m->{octets});
     }
 
-    my $answer = $self->charge($login, $m->{paid} ? 0 : 1, $due);
+    my $answer = $due ? $self->charge($login, $m->{paid} ? 0 : 1, $due)
+        : DUNNO;
 
     $m->{last} = { state => $state, recipient => $recipient,
                    answer => $answer };
 
     if ($answer eq DUNNO) {
+        $m->{octets} = number($size) || 1 if !$m->{paid};
+        $m->{octets} = number($size)
+            if $state eq 'END-OF-MESSAGE' && number($size) > $m->{octets};
         $m->{paid} = 1;
         $m->{recipients} += $due;
+        delete $m->{heard};
+        $self->{notes}{$instance} = [ @$m{qw(recipients octets)}, $recipient ]
+            if $instance ne '';
     }
 
     return $answer;
+}
+
+
+# one that has been paid for is known, whatever came behind it
+
+sub message {
+    my ($self, $instance) = @_;
+
+    my $note = $instance eq '' ? undef : $self->{notes}{$instance};
+
+    return { instance => $instance, recipients => 0 } if !$note;
+    return { instance => $instance, recipients => $note->[0],
+             octets => $note->[1], heard => $note->[2], paid => 1,
+             foreign => 1 };
 }
 
 
@@ -139,11 +168,12 @@ sub charge {
     my ($self, $login, $messages, $recipients) = @_;
 
     return DUNNO if $login eq '';
-    return NONE if $messages && $login =~ /^no-/;
 
     my $used = $self->{used}{ key($login) } //= [ 0, 0 ];
 
+    # of two that refuse, the first one says so
     return MANY if $used->[1] + $recipients > MOST;
+    return NONE if $messages && $login =~ /^no-/;
 
     $used->[0] += $messages;
     $used->[1] += $recipients;

@@ -29,7 +29,7 @@ sub new {
     my ($class, $seed, $name) = @_;
 
     # its own, as rand() may be another one elsewhere
-    return bless { state => $seed || 1, name => $name, instance => 0 },
+    return bless { state => $seed || 1, name => $name, instance => $name },
         $class;
 }
 
@@ -117,8 +117,10 @@ sub question {
         my $at = $self->random(scalar @all);
         my $value = $self->value();
 
-        # not the one that makes it a question
+        # an instance of its own; and not what makes it a question
         my $odd = $self->random(4);
+        $value = "$self->{name}$value"
+            if $value ne '' && $all[$at][0] eq 'instance';
 
         $all[$at][1] = $value if $odd == 0 && $at;
         splice(@all, $at, 1) if $odd == 1 && $at;
