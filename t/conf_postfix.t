@@ -61,6 +61,30 @@ bad("policy_edge in a server with $_", smtp("$_; policy_edge xclient;"),
     'server') for 'policy on', 'policy off';
 
 
+# policy_clients
+
+good("policy_clients $_", policy("policy_clients $_;"))
+    for 'all', 'unix:', '192.0.2.1', '192.0.2.0/24 2001:db8::/32 unix:';
+good('policy_clients in mail', "policy_clients unix:;\n"
+    . policy('policy_clients all;') . smtp('policy on;'));
+warned('policy_clients 192.0.2.1/24', policy('policy_clients 192.0.2.1/24;'),
+    qr/low address bits of 192\.0\.2\.1\/24 are meaningless/);
+bad("policy_clients $_", policy("policy_clients $_;"),
+    qr/invalid parameter "\Q$_\E": write "all", "unix:", or the address or ne/)
+    for 'off', 'mx.example.com', '192.0.2', '192.0.2.1:25', '192.0.2.0/33',
+        'unix:/x', 'ALL';
+bad("policy_clients: $_", policy($_),
+    qr/"policy_clients" directive is "all", and names clients: write one of/)
+    for 'policy_clients all unix:;',
+        'policy_clients all; policy_clients unix:;',
+        'policy_clients unix:; policy_clients all;';
+bad('policy_clients alone', policy('policy_clients;'),
+    qr/invalid number of arguments in "policy_clients" directive/);
+bad("policy_clients in a server with $_", smtp("$_; policy_clients unix:;"),
+    qr/"policy_clients" is for the questions of Postfix: write it in a server/,
+    'server') for 'policy on', 'policy off';
+
+
 # policy_action
 
 good("policy_action $_", policy("policy_action $_;"))

@@ -370,6 +370,31 @@ is(ask('', protocol_state => 'END-OF-MESSAGE', recipient_count => 1,
 is(MailPolicy::Limits::used($redis, 'octets', 'a@example.com', 'bytes'),
     9000, 'is charged');
 
+# who is gone while a lookup is awaited, and no limit; and nginx that goes
+
+for my $how ('reset', 'close') {
+    my $waits = MailPolicy::Policy->new($t, 'lookup');
+
+    $redis->signal('STOP');
+    $waits->client()->send_raw($waits->request(@EDGE,
+        sender => "$how\@example.com"));
+    sleep(0.1);
+    $waits->client()->$how();
+    sleep(0.1);
+    $redis->signal('CONT');
+    is(at('lookup', @EDGE), 'INFO none is set', "$how: others are answered");
+}
+
+my $waits = MailPolicy::Policy->new($t, 'lookup');
+
+$redis->signal('STOP');
+$waits->client()->send_raw($waits->request(@EDGE,
+    sender => 'reload@example.com'));
+sleep(0.1);
+ok($t->reload(), 'a reload while a lookup is awaited');
+$redis->signal('CONT');
+is($waits->answer(), 'INFO none is set', 'it is answered');
+
 # the store is away: what is known, and defaults
 
 $redis->cmd('SET', 'mail:action:known@example.com', 'HOLD');

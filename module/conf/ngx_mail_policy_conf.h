@@ -229,6 +229,8 @@ typedef struct {
 
     /* of "protocol policy" */
 
+    ngx_array_t                  *clients;      /* ngx_cidr_t: who may ask;
+                                                   NULL or empty: all */
     ngx_mail_policy_edge_conf_t  *edge;         /* NULL: none */
     ngx_mail_policy_action_conf_t  *action;     /* NULL: DUNNO */
     ngx_mail_policy_socket_conf_t  *socket;     /* NULL: as nginx makes it */

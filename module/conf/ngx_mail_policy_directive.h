@@ -227,6 +227,11 @@ ngx_int_t ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
 /* "policy_edge" */
 char *ngx_mail_policy_edge(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
+/* "policy_clients"; a network, which is warned about if it has low bits */
+char *ngx_mail_policy_clients(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_mail_policy_cidr(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_cidr_t *cidr);
+
 /* "policy_action", and once the server is merged */
 char *ngx_mail_policy_action(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_mail_policy_action_init(ngx_conf_t *cf,

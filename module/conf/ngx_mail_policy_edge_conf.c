@@ -98,8 +98,6 @@ static ngx_int_t
 ngx_mail_policy_edge_network(ngx_conf_t *cf,
     ngx_mail_policy_edge_conf_t *edge, ngx_str_t *value)
 {
-    ngx_int_t    rc;
-    ngx_str_t    text;
     ngx_cidr_t  *cidr;
 
     cidr = ngx_array_push(&edge->networks);
@@ -107,17 +105,7 @@ ngx_mail_policy_edge_network(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    /* which is put an end to at its "/" */
-
-    text.len = value->len;
-    text.data = ngx_pstrdup(cf->pool, value);
-    if (text.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    rc = ngx_ptocidr(&text, cidr);
-
-    if (rc == NGX_ERROR) {
+    if (ngx_mail_policy_cidr(cf, value, cidr) != NGX_OK) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\": write \"off\", "
                            "\"xclient\", an edge's address or network, as "
@@ -132,11 +120,6 @@ ngx_mail_policy_edge_network(ngx_conf_t *cf,
                            "\"%V\" is everybody, and nothing would be "
                            "charged: write the addresses of edges", value);
         return NGX_ERROR;
-    }
-
-    if (rc == NGX_DONE) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "low address bits of %V are meaningless", value);
     }
 
     return NGX_OK;

@@ -244,6 +244,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_clients"),
+      NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
+      ngx_mail_policy_clients,
+      NGX_MAIL_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("policy_edge"),
       NGX_MAIL_MAIN_CONF|NGX_MAIL_SRV_CONF|NGX_CONF_1MORE,
       ngx_mail_policy_edge,
@@ -559,6 +566,7 @@ ngx_mail_policy_create_srv_conf(ngx_conf_t *cf)
      *     conf->lookups = { 0 };
      *     conf->relay = { 0, NULL };
      *     conf->relay_conf = NULL;
+     *     conf->clients = NULL;
      *     conf->edge = NULL;
      *     conf->action = NULL;
      *     conf->socket = NULL;
@@ -654,6 +662,10 @@ ngx_mail_policy_merge_srv_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->route = prev->route;
         conf->file = prev->file;
         conf->line = prev->line;
+    }
+
+    if (conf->clients == NULL) {
+        conf->clients = prev->clients;
     }
 
     if (conf->edge == NULL) {

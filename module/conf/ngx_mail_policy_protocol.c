@@ -129,6 +129,7 @@ ngx_mail_policy_protocol_alone(ngx_conf_t *cf,
 
     name = conf->edge ? "policy_edge"
          : conf->action ? "policy_action"
+         : conf->clients ? "policy_clients"
          : conf->socket ? "policy_socket_mode"
          : NULL;
 

@@ -92,6 +92,16 @@ ngx_mail_policy_postfix_init_session(ngx_mail_session_t *ms,
 
     c->log->action = "reading a policy request";
 
+    if (s->conf->clients && s->conf->clients->nelts
+        && ngx_cidr_match(c->sockaddr, s->conf->clients) != NGX_OK)
+    {
+        ngx_log_error(NGX_LOG_ERR, c->log, 0,
+                      "policy client is not among \"policy_clients\", "
+                      "closing");
+        ngx_mail_policy_postfix_finalize(s);
+        return;
+    }
+
     /* once, as each request has a copy of the connection */
 
     if (ngx_connection_local_sockaddr(c, NULL, 0) != NGX_OK) {
