@@ -28,7 +28,9 @@ my $server = MailPolicy::PolicyServer->new(dir => $t->dir(),
 
         sleep(0.005);
         MailPolicy::PolicyServer::answer($socket,
-            $request->{recipient} =~ /^no/ ? 'REJECT no' : 'DUNNO');
+            $request->{recipient} =~ /^no/ ? 'REJECT no'
+                : $request->{recipient} =~ /^bye/ ? '421 4.7.0 bye'
+                : 'DUNNO');
         return 1;
     });
 
@@ -91,5 +93,16 @@ my ($message) = grep { $_->{from} eq 'many@example.com' } $relay->messages();
 is(scalar @{ $message->{rcpts} }, MANY * 0.9, 'for whom it is');
 is(scalar($server->texts()), MANY + 1, 'each was asked about once');
 is($server->connections(), 1, 'by one connection');
+
+# The limits let the second wait for the first, so that the third is asked
+# about before it, and that ends the session: behind the second one's reply.
+
+$c = $t->session('smtp');
+$c->send_raw(join('', map { "$_\r\n" } 'MAIL FROM:<few@example.com>',
+    map { "RCPT TO:<$_.example>" } qw(a@x b@x bye@y c@x d@y)));
+is(join(' ', map { substr($c->read_reply(), 0, 3) } 1 .. 5),
+    '250 250 250 421 CLO', 'who is in front of a 421 has an answer');
+is(join(' ', map { $_->{recipient} } ($server->requests())[-3 .. -1]),
+    'a@x.example bye@y.example b@x.example', 'and nobody behind it is asked');
 
 $t->done();

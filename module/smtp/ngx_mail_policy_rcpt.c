@@ -47,6 +47,8 @@ static void ngx_mail_policy_rcpt_checked(void *data,
 static ngx_int_t ngx_mail_policy_rcpt_ask(ngx_mail_policy_rcpt_t *rcpt);
 static void ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status,
     ngx_str_t *text);
+static void ngx_mail_policy_rcpts_leave(ngx_mail_policy_rcpt_t *last,
+    ngx_uint_t status, ngx_str_t *text);
 
 
 static ngx_str_t  ngx_mail_policy_separate =
@@ -65,6 +67,11 @@ ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
 
     if (t->relay_lost) {
         ngx_mail_policy_rcpt_refuse(rcpt, 451, &ngx_mail_policy_relay_lost);
+        return;
+    }
+
+    if (t->leaving) {
+        ngx_mail_policy_rcpt_refuse(rcpt, t->record.status, &t->record.reply);
         return;
     }
 
@@ -481,12 +488,38 @@ ngx_mail_policy_rcpt_asked(void *data, ngx_uint_t status, ngx_str_t *text)
 
         ngx_mail_policy_rcpt_refuse(rcpt, status, text);
 
-        /* nobody is told about those behind the last one */
-
-        t->asking = rcpt->due.last;
+        if (rcpt->due.last) {
+            t->leaving = 1;
+            ngx_mail_policy_rcpts_leave(rcpt, status, text);
+        }
     }
 
     ngx_mail_policy_rcpts_kick(t);
+}
+
+
+/*
+ * Those behind the last one, who are told nothing.  Those in front of it may
+ * wait for what they hold.
+ */
+
+static void
+ngx_mail_policy_rcpts_leave(ngx_mail_policy_rcpt_t *last, ngx_uint_t status,
+    ngx_str_t *text)
+{
+    ngx_queue_t             *q;
+    ngx_mail_policy_rcpt_t  *rcpt;
+
+    for (q = ngx_queue_next(&last->queue);
+         q != ngx_queue_sentinel(&last->transaction->rcpts);
+         q = ngx_queue_next(q))
+    {
+        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
+
+        if (rcpt->state < NGX_MAIL_POLICY_RCPT_RELAYING) {
+            ngx_mail_policy_rcpt_refuse(rcpt, status, text);
+        }
+    }
 }
 
 

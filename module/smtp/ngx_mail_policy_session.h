@@ -206,7 +206,8 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        dot:1;    /* the relay has its dot, and
                                                  has not answered */
     unsigned                        failed:1; /* the body is swallowed */
-    unsigned                        leaving:1;  /* the reply to it ends the
+    unsigned                        leaving:1;  /* the reply to it, or to a
+                                                   recipient, ends the
                                                    session */
 };
 
