@@ -146,7 +146,8 @@ is_said('  ', 'DUNNO');
 is_said('DEFER_IF_REJECT x', 'DEFER_IF_REJECT 4.7.1 x');
 is_counted(1);
 
-# what refuses is not; it has a status and a text, as "550" alone is OK
+# what refuses is not; it has a status and a text, as "550" alone is OK, and
+# 512 octets in all (OUT-4)
 
 for my $case ([ 'REJECT' => 'REJECT 5.7.1 Access denied' ],
     [ 'REJECT no' => 'REJECT 5.7.1 no' ],
@@ -159,7 +160,8 @@ for my $case ([ 'REJECT' => 'REJECT 5.7.1 Access denied' ],
     [ '550 no' => '550 5.7.1 no' ], [ '421 4.3.2 x' => '421 4.3.2 x' ],
     [ '450' => '450 4.7.1 Try again later' ],
     [ "REJECT n\xc3\xa4" => 'REJECT 5.7.1 n??' ],
-    [ 'REJECT ' . 'x' x 600 => 'REJECT 5.7.1 ' . 'x' x 500 ])
+    [ 'REJECT ' . 'x' x 600 => 'REJECT 5.7.1 ' . 'x' x 490 ],
+    [ 'defer_if_permit ' . 'x' x 600 => 'defer_if_permit 4.7.1 ' . 'x' x 481 ])
 {
     is_said(@$case);
     is_counted(0);

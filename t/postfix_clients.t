@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# "policy_clients": who may ask, and what others find.
+# "policy_clients": who may ask, and what others find (OUT-7).
 
 use strict;
 use warnings;

@@ -2,7 +2,8 @@
 
 # "policy_socket_mode": who may connect to the sockets of "protocol policy",
 # from the moment on at which they listen, over reload and a new binary; and
-# what nginx does when a socket is not there any more, or cannot be changed.
+# what nginx does when a socket is not there any more, or cannot be changed
+# (OUT-7).
 
 use strict;
 use warnings;

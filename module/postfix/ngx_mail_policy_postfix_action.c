@@ -169,7 +169,9 @@ ngx_mail_policy_postfix_action_reply(ngx_mail_policy_postfix_t *s,
     p = ngx_cpymem(answer.data, start, n);
     p = n ? ngx_cpymem(p, reply + 3, len - 3) : ngx_cpymem(p, reply, len);
 
-    answer.len = p - answer.data;
+    answer.len = ngx_min((size_t) (p - answer.data),
+                         NGX_MAIL_POLICY_POSTFIX_ANSWER
+                         - (sizeof("action=" "\n\n") - 1));
 
     return ngx_mail_policy_postfix_action_text(s, &answer);
 }
