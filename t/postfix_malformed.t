@@ -381,10 +381,22 @@ $used{'load@example.com'} = [ $load->{asked}, $load->{asked} ];
 
 # what it cost
 
-my %wrong = map { my $used = used($_); $used eq "@{ $used{$_} }" ? ()
-    : ($_ => "$used, not @{ $used{$_} }") } keys %used;
-MailPolicy::none(keys(%used) . ' counters are what was answered',
-    map { "$_: $wrong{$_}" } sort keys %wrong);
+# of more messages than are remembered, few that are gone back to are charged
+# again, but none too little
+
+my $forgotten = $REQUESTS > 20000 ? $REQUESTS / 5000 : 0;
+my @wrong;
+
+for my $key (sort keys %used) {
+    my @now = split / /, used($key);
+
+    next if "@now" eq "@{ $used{$key} }";
+    push @wrong, "$key: @now, not @{ $used{$key} }"
+        if $now[0] < $used{$key}[0] || $now[1] < $used{$key}[1]
+        || ($forgotten -= 1 + $now[0] - $used{$key}[0]) < 0;
+}
+
+MailPolicy::none(keys(%used) . ' counters are what was answered', @wrong);
 is(scalar(grep { /^mail:used:/ } $redis->keys('mail:used:*')),
     scalar(grep { $_->[0] || $_->[1] } values %used), 'and there are no others');
 
