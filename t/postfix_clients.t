@@ -66,7 +66,7 @@ sub ask {
 
 is(ask('some', from => $_), 'DUNNO', "some: $_")
     for '127.0.0.2', '127.0.0.3', '127.0.1.7';
-is(ask('some', from => $_), 'closed', "some: not $_")
+is(ask('some', from => $_), 'closed', "OUT-7 some: not $_")
     for '127.0.0.1', '127.0.0.4', '127.0.2.1';
 is(ask('some', from => '127.0.0.1', silent => 1), 'closed',
     'nothing is waited for');

@@ -121,7 +121,7 @@ SKIP: {
 
     ok($t->wait_for(sub { $t->read_file("$dir/early") =~
         /^connected\n(?:end|Connection reset by peer)\n$/ }),
-        'who connects before the mode is set is sent away')
+        'OUT-7 who connects before the mode is set is sent away')
         or diag($t->read_file("$dir/early"));
     like($t->error_log(), qr/\[notice\] .*"policy_socket_mode": a client that(?#
         ) came to "unix:\S+" before the mode was set is sent away/, 'noted');
