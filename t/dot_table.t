@@ -208,7 +208,11 @@ sub full_queue {
 # accepts them after a while, when nginx has tried in vain
 
 sub relay_behind {
-    my ($listener) = @_;
+    my ($listener, @clients) = @_;
+
+    # whose SYNs would be repeated together with nginx's, and fill it again
+
+    $_->close() for grep { !defined $_->peerport() } @clients;
 
     socketpair(my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC)
         or die "socketpair: $!\n";
