@@ -74,5 +74,4 @@ for my $sender (qw(plain reject empty)) {
     }
 }
 
-$t->stop();
-done_testing();
+$t->done();
