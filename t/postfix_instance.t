@@ -278,8 +278,8 @@ for my $paid (0, 1) {
 
     is(MailPolicy::Policy->new($t, 'other')->ask(@END, @AT), 'DUNNO',
         'end: once more');
-    is(used($redis, 'pair', "last\@example.com/$_", 'bytes'), 1,
-        "end: $_ is charged") for qw(a b c);
+    is_used($redis, "end: $_ is charged", 'pair', "last\@example.com/$_",
+        timeout => 5, bytes => 1) for qw(a b c);
 }
 
 

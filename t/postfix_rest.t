@@ -228,8 +228,8 @@ begin('away');
 my @AWAY = (sender => 'a@relay.example');
 is(rcpt('r1', @AWAY), 'DUNNO', 'octets that should go elsewhere');
 is(end(1, 5000, @AWAY), 'DUNNO', 'pass');
-is(used($redis, 'away', 'a@relay.example', 'bytes'), 1000,
-    'what was left is charged');
+is_used($redis, 'what was left is charged', 'away', 'a@relay.example',
+    timeout => 5, bytes => 1000);
 
 begin('slow');
 my @SLOW = (sender => 'a@slow.example');

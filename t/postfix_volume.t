@@ -47,6 +47,7 @@ my $postfix = MailPolicy::Postfix->new($t,
             qw(recipient data end_of_data) ],
     },
     main => [
+        'enable_long_queue_ids = yes',          # short ones come again
         'default_transport = smtp:[127.0.0.1]:' . $t->port('sink'),
         'default_process_limit = 100', 'smtp_connection_cache_on_demand = no',
         'default_destination_concurrency_limit = 20',
@@ -172,7 +173,10 @@ for my $stage ('rcpt', 'end') {
 is(taken(), 0, 'the sink took no more');
 is(scalar(used_keys($redis)), @STAGES + 3, 'nothing else is counted');
 is(join(' ', lasting($redis)), '', 'and nothing lasts');
-is(join("\n", $postfix->log() =~ /^.*\b(?:warning|fatal|panic):.*$/mg), '',
+
+# of clocks that differ it does, as they tick differently
+is(join("\n", grep { !/file system clock|file time stamps/ }
+    $postfix->log() =~ /^.*\b(?:warning|fatal|panic):.*$/mg), '',
     'Postfix: nothing to complain of');
 
 $postfix->stop();
