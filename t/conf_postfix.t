@@ -42,7 +42,7 @@ bad("policy_edge $_", policy("policy_edge $_;"),
     qr/invalid parameter "\Q$_\E": write the address that clients of the edge/)
     for 'server=', 'server=edge.example.com', 'server=192.0.2.1:',
         'server=192.0.2.1:x', 'server=192.0.2.1:65536', 'server=192.0.2.1:0',
-        'server=[2001:db8::1]', 'server=unix:/x', 'server=xclient',
+        'server=unix:/x', 'server=xclient',
         'server=192.0.2.0/24';
 bad("policy_edge $_", policy("policy_edge $_;"),
     qr/"\Q$_\E" is no address that a client can connect to: write that of/)
