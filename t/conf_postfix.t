@@ -49,7 +49,7 @@ bad("policy_edge $_", policy("policy_edge $_;"),
     for 'server=0.0.0.0', 'server=0.0.0.0:25', 'server=[::]:25';
 bad("policy_edge $_", policy("policy_edge $_;"),
     qr/"\Q$_\E" is everybody, and nothing would be charged: write the addr/)
-    for '0.0.0.0/0', '192.0.2.1/0', '::/0';
+    for '0.0.0.0/0', '10.0.0.0/00', '192.0.2.1/0', '::/0';
 bad("policy_edge: $_", policy($_),
     qr/"policy_edge" directive is "off", and names edges: write one of both/)
     for 'policy_edge off xclient;', 'policy_edge off; policy_edge xclient;',

@@ -19,6 +19,7 @@ static ngx_mail_policy_edge_conf_t *ngx_mail_policy_edge_create(
     ngx_conf_t *cf);
 static ngx_int_t ngx_mail_policy_edge_network(ngx_conf_t *cf,
     ngx_mail_policy_edge_conf_t *edge, ngx_str_t *value);
+static ngx_uint_t ngx_mail_policy_edge_everybody(ngx_cidr_t *cidr);
 static ngx_int_t ngx_mail_policy_edge_server(ngx_conf_t *cf,
     ngx_mail_policy_edge_conf_t *edge, ngx_str_t *value);
 static ngx_uint_t ngx_mail_policy_edge_wildcard(struct sockaddr *sa);
@@ -113,9 +114,7 @@ ngx_mail_policy_edge_network(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    if (value->len > 2
-        && ngx_strcmp(value->data + value->len - 2, "/0") == 0)
-    {
+    if (ngx_mail_policy_edge_everybody(cidr)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V\" is everybody, and nothing would be "
                            "charged: write the addresses of edges", value);
@@ -123,6 +122,21 @@ ngx_mail_policy_edge_network(ngx_conf_t *cf,
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_mail_policy_edge_everybody(ngx_cidr_t *cidr)
+{
+#if (NGX_HAVE_INET6)
+    static struct in6_addr  none;
+
+    if (cidr->family == AF_INET6) {
+        return ngx_memcmp(&cidr->u.in6.mask, &none, sizeof(none)) == 0;
+    }
+#endif
+
+    return cidr->family == AF_INET && cidr->u.in.mask == 0;
 }
 
 
