@@ -5,10 +5,11 @@
 
 
 /*
- * Asks a policy server as Postfix does: each connection puts one question,
- * and waits for its answer before the next one.
+ * Asks a policy server.  As Postfix does: each connection puts one question,
+ * and waits for its answer before the next one; or it has up to DEPTH of them
+ * under way.
  *
- *     policy_load address:port|/path connections seconds users
+ *     policy_load address:port|/path connections seconds users [depth]
  *
  * Each question is of a message of its own, by one of so many logins, with
  * the attributes of Postfix 3.7 at RCPT.  Prints "requests seconds p50 p99
@@ -40,11 +41,17 @@
 #define LATENCIES    1000000
 
 
+/* questions that one connection may have under way */
+#define DEPTH        64
+
+
 typedef struct {
     int       fd;
-    uint64_t  asked;
+    uint64_t  asked[DEPTH];             /* when; a ring, by first and last */
+    unsigned  first;
+    unsigned  last;
     size_t    have;
-    char      answer[512];
+    char      answer[DEPTH * (sizeof(ANSWER) - 1)];
 } connection_t;
 
 
@@ -171,8 +178,7 @@ ask(connection_t *c, unsigned users)
         (unsigned long long) questions % 100000, (unsigned) getpid(),
         0x60000000ULL + questions, (unsigned) (c - connections), user);
 
-    c->have = 0;
-    c->asked = now();
+    c->asked[c->last++ % DEPTH] = now();
     questions++;
 
     if (write(c->fd, text, len) != len) {
@@ -181,13 +187,15 @@ ask(connection_t *c, unsigned users)
 }
 
 
-/* 1 if the answer is there */
+/* how many answers are there */
 
-static int
+static unsigned
 answered(connection_t *c)
 {
+    size_t    done;
     ssize_t   n;
     uint64_t  took;
+    unsigned  count;
 
     n = read(c->fd, c->answer + c->have, sizeof(c->answer) - c->have);
 
@@ -196,26 +204,30 @@ answered(connection_t *c)
     }
 
     c->have += n;
+    count = 0;
 
-    if (c->have < 2 || memcmp(c->answer + c->have - 2, "\n\n", 2) != 0) {
-        return 0;
-    }
-
-    /* in postfwd's words it is small */
-
-    if (c->have != sizeof(ANSWER) - 1
-        || strncasecmp(c->answer, ANSWER, c->have) != 0)
+    for (done = 0; c->have - done >= sizeof(ANSWER) - 1;
+         done += sizeof(ANSWER) - 1)
     {
-        fprintf(stderr, "policy_load: answer: %.*s", (int) c->have, c->answer);
-        exit(1);
+        /* in postfwd's words it is small */
+
+        if (strncasecmp(c->answer + done, ANSWER, sizeof(ANSWER) - 1) != 0) {
+            fprintf(stderr, "policy_load: answer: %.*s",
+                    (int) (c->have - done), c->answer + done);
+            exit(1);
+        }
+
+        took = (now() - c->asked[c->first++ % DEPTH]) / 1000;
+        latencies[took < LATENCIES ? took : LATENCIES - 1]++;
+        longest = took > longest ? took : longest;
+        answers++;
+        count++;
     }
 
-    took = (now() - c->asked) / 1000;
-    latencies[took < LATENCIES ? took : LATENCIES - 1]++;
-    longest = took > longest ? took : longest;
-    answers++;
+    c->have -= done;
+    memmove(c->answer, c->answer + done, c->have);
 
-    return 1;
+    return count;
 }
 
 
@@ -240,16 +252,20 @@ percentile(unsigned percent)
 int
 main(int argc, char *argv[])
 {
-    int                 i, n, epoll, count;
+    int                 i, n, epoll, count, depth;
+    unsigned            more;
     uint64_t            begin, end;
     connection_t       *c;
     struct epoll_event  event, events[CONNECTIONS];
 
-    if (argc != 5 || (count = atoi(argv[2])) < 1 || count > CONNECTIONS
-        || atoi(argv[4]) < 1)
+    depth = argc == 6 ? atoi(argv[5]) : 1;
+
+    if (argc < 5 || argc > 6 || (count = atoi(argv[2])) < 1
+        || count > CONNECTIONS || atoi(argv[4]) < 1 || depth < 1
+        || depth > DEPTH)
     {
         fprintf(stderr, "usage: policy_load address:port|/path connections "
-                        "seconds users\n");
+                        "seconds users [depth]\n");
         return 2;
     }
 
@@ -267,8 +283,8 @@ main(int argc, char *argv[])
     begin = now();
     end = begin + (uint64_t) (atof(argv[3]) * 1e9);
 
-    for (i = 0; i < count; i++) {
-        ask(&connections[i], atoi(argv[4]));
+    for (i = 0; i < count * depth; i++) {
+        ask(&connections[i % count], atoi(argv[4]));
     }
 
     while (answers < questions) {
@@ -281,7 +297,7 @@ main(int argc, char *argv[])
         for (i = 0; i < n; i++) {
             c = events[i].data.ptr;
 
-            if (answered(c) && now() < end) {
+            for (more = answered(c); more && now() < end; more--) {
                 ask(c, atoi(argv[4]));
             }
         }
