@@ -107,16 +107,17 @@ allowed_rooms()
 {
     case $1 in
         core)    echo "" ;;
-        store)   echo "core" ;;
-        check)   echo "core store conf" ;;
-        auth)    echo "core store conf" ;;
-        relay)   echo "core store conf" ;;
-        service) echo "core" ;;
-        smtp)    echo "core store conf check auth relay service status" ;;
-        postfix) echo "core store conf check auth relay status" ;;
-        conf)    echo "core store check auth relay service smtp postfix"
-                 echo "status" ;;
-        status)  echo "core store check relay conf" ;;
+        metrics) echo "core" ;;
+        store)   echo "core metrics" ;;
+        check)   echo "core metrics store conf" ;;
+        auth)    echo "core metrics store conf" ;;
+        relay)   echo "core metrics store conf" ;;
+        service) echo "core metrics" ;;
+        smtp)    echo "core metrics store conf check auth relay service status" ;;
+        postfix) echo "core metrics store conf check auth relay status" ;;
+        conf)    echo "core metrics store check auth relay service smtp"
+                 echo "postfix status" ;;
+        status)  echo "core metrics store check relay conf" ;;
         *)       echo "" ;;
     esac | tr '\n' ' '
 }

@@ -22,6 +22,7 @@
 
 #include "ngx_mail_policy_auth.h"
 #include "ngx_mail_policy_auth_http_conf.h"
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_relay.h"
 #include "ngx_mail_policy_service.h"
 #include "ngx_mail_policy_store.h"
@@ -181,6 +182,8 @@ typedef struct {
                                                    that needs none, or NULL */
     void                         *postfix_seen; /* of "protocol policy", or
                                                    NULL */
+    ngx_flag_t                    metrics_on;   /* policy_metrics */
+    ngx_mail_policy_metrics_t    *metrics;      /* NULL: off */
     unsigned                      used:1;       /* a server has "policy on",
                                                    or "protocol policy" */
 } ngx_mail_policy_main_conf_t;

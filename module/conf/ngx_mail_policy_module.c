@@ -111,6 +111,13 @@ static ngx_command_t  ngx_mail_policy_commands[] = {
       0,
       NULL },
 
+    { ngx_string("policy_metrics"),
+      NGX_MAIL_MAIN_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_MAIL_MAIN_CONF_OFFSET,
+      offsetof(ngx_mail_policy_main_conf_t, metrics_on),
+      NULL },
+
     { ngx_string("policy_redis"),
       NGX_MAIL_MAIN_CONF|NGX_CONF_1MORE,
       ngx_mail_policy_redis,
@@ -420,6 +427,7 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
 
     mcf->map_hash_max_size = NGX_CONF_UNSET_UINT;
     mcf->map_hash_bucket_size = NGX_CONF_UNSET_UINT;
+    mcf->metrics_on = NGX_CONF_UNSET;
 
     mcf->store = ngx_mail_policy_store_create(cf);
     if (mcf->store == NULL) {
@@ -498,6 +506,14 @@ ngx_mail_policy_init_main_conf(ngx_conf_t *cf, void *conf)
 
     if (!mcf->used) {
         return NGX_CONF_OK;
+    }
+
+    if (mcf->metrics_on) {
+        mcf->metrics = ngx_mail_policy_metrics_zone(cf,
+                                                    &ngx_mail_policy_module);
+        if (mcf->metrics == NULL) {
+            return NGX_CONF_ERROR;
+        }
     }
 
     if (ngx_mail_policy_store_init(cf, mcf->store) != NGX_OK
@@ -863,6 +879,8 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
+    ngx_mail_policy_metrics_init_process(cycle, mcf->metrics);
+
     return ngx_mail_policy_store_init_process(cycle, mcf->store);
 }
 
@@ -887,6 +905,8 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
         for (i = 0; i < mcf->auths.nelts; i++) {
             ngx_mail_policy_auth_exit(auth[i]);
         }
+
+        ngx_mail_policy_metrics_exit_process();
     }
 }
 
