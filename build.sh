@@ -23,7 +23,7 @@ PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
 PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 gsasl perl
     libio-socket-ssl-perl libnet-ssleay-perl openssl python3-jwt
     python3-cryptography dovecot-core postgrey postfix-policyd-spf-python
-    dnsmasq-base"
+    dnsmasq-base jq fail2ban prometheus chromium fonts-dejavu-core"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"
 PACKAGES_FUZZ="clang libclang-rt-dev"
@@ -131,7 +131,9 @@ install_packages()
 
     NEW_SERVICES=""
 
-    for package in nginx redis-server postfix dovecot-core postgrey postfwd; do
+    for package in nginx redis-server postfix dovecot-core postgrey postfwd \
+        fail2ban prometheus
+    do
         if ! is_installed "$package"; then
             NEW_SERVICES="$NEW_SERVICES ${package%-core}"
         fi
