@@ -375,6 +375,10 @@ ngx_mail_policy_metrics_past_now(ngx_mail_policy_metrics_t *metrics,
                               metrics, NGX_MAIL_POLICY_METRIC_RCPT_ACCEPTED);
     totals[NGX_MAIL_POLICY_PAST_BYTES] = ngx_mail_policy_metrics_total(
                               metrics, NGX_MAIL_POLICY_METRIC_MESSAGE_BYTES);
+    totals[NGX_MAIL_POLICY_PAST_STORE_ERRORS] = ngx_mail_policy_metrics_total(
+                               metrics, NGX_MAIL_POLICY_METRIC_STORE_ERRORS);
+    totals[NGX_MAIL_POLICY_PAST_LOG_LOST] = ngx_mail_policy_metrics_total(
+                                  metrics, NGX_MAIL_POLICY_METRIC_LOG_LOST);
 
     totals[NGX_MAIL_POLICY_PAST_REFUSED] = 0;
 
