@@ -875,11 +875,11 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    ngx_mail_policy_metrics_init_process(cycle, mcf->metrics);
+
     if (ngx_mail_policy_upstream_init_process(cycle, &mcf->relays) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    ngx_mail_policy_metrics_init_process(cycle, mcf->metrics);
 
     return ngx_mail_policy_store_init_process(cycle, mcf->store);
 }

@@ -24,21 +24,24 @@
     (sizeof(ngx_mail_policy_metrics_shm_t)                                   \
      + sizeof(ngx_mail_policy_metrics_shm_t) / 32 + 262144)
 
-#define NGX_MAIL_POLICY_METRICS_SHARED  (NGX_MAIL_POLICY_METRICS_SLOTS - 1)
+/* of a step that is being written */
+#define ngx_mail_policy_metrics_mark(step)  ((ngx_atomic_uint_t) -(step))
 
 
 static ngx_int_t ngx_mail_policy_metrics_zone_init(ngx_shm_zone_t *shm_zone,
     void *data);
-static ngx_mail_policy_metrics_slot_t *ngx_mail_policy_metrics_claim(
-    ngx_mail_policy_metrics_shm_t *shm);
+static ngx_mail_policy_metrics_process_t *ngx_mail_policy_metrics_claim(
+    ngx_mail_policy_metrics_t *metrics);
 static ngx_uint_t ngx_mail_policy_metrics_alive(ngx_atomic_uint_t pid);
+static ngx_msec_t ngx_mail_policy_metrics_next(void);
 static void ngx_mail_policy_metrics_timer(ngx_event_t *ev);
 static void ngx_mail_policy_metrics_past_keep(
     ngx_mail_policy_metrics_t *metrics);
 
 
-ngx_mail_policy_metrics_t       *ngx_mail_policy_metrics;
-ngx_mail_policy_metrics_slot_t  *ngx_mail_policy_metrics_slot;
+ngx_mail_policy_metrics_t          *ngx_mail_policy_metrics;
+ngx_mail_policy_metrics_slot_t     *ngx_mail_policy_metrics_slot;
+ngx_mail_policy_metrics_process_t  *ngx_mail_policy_metrics_process;
 
 ngx_uint_t  ngx_mail_policy_metrics_bounds[NGX_MAIL_POLICY_METRICS_BOUNDS] = {
     100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000,
@@ -91,6 +94,7 @@ ngx_mail_policy_metrics_zone_init(ngx_shm_zone_t *shm_zone, void *data)
     if (old) {
         metrics->shm = old->shm;
         metrics->shpool = old->shpool;
+        metrics->configuration = ++metrics->shm->configurations;
         return NGX_OK;
     }
 
@@ -128,7 +132,9 @@ ngx_mail_policy_metrics_init_process(ngx_cycle_t *cycle,
         return;
     }
 
-    ngx_mail_policy_metrics_slot = ngx_mail_policy_metrics_claim(metrics->shm);
+    ngx_mail_policy_metrics_slot = &metrics->shm->slots[
+                                  ngx_worker % NGX_MAIL_POLICY_METRICS_SLOTS];
+    ngx_mail_policy_metrics_process = ngx_mail_policy_metrics_claim(metrics);
 
     ngx_mail_policy_metrics_past_keep(metrics);
 
@@ -142,83 +148,90 @@ ngx_mail_policy_metrics_init_process(ngx_cycle_t *cycle,
     ev->log = cycle->log;
     ev->cancelable = 1;
 
-    ngx_add_timer(ev, NGX_MAIL_POLICY_PAST_STEP * 1000);
+    ngx_add_timer(ev, ngx_mail_policy_metrics_next());
 }
 
 
 void
 ngx_mail_policy_metrics_exit_process(void)
 {
-    ngx_uint_t                       i;
-    ngx_mail_policy_metrics_slot_t  *slot;
-
-    slot = ngx_mail_policy_metrics_slot;
-
-    if (slot == NULL) {
-        return;
-    }
+    ngx_uint_t                          i;
+    ngx_mail_policy_metrics_process_t  *process;
 
     ngx_mail_policy_metrics_slot = NULL;
 
-    if ((ngx_pid_t) slot->pid != ngx_pid) {
+    process = ngx_mail_policy_metrics_process;
+
+    if (process == NULL) {
         return;
     }
 
+    ngx_mail_policy_metrics_process = NULL;
+
     for (i = 0; i < NGX_MAIL_POLICY_GAUGES; i++) {
-        slot->gauges[i] = 0;
+        process->gauges[i] = 0;
     }
 
     ngx_memory_barrier();
 
-    slot->pid = 0;
+    process->pid = 0;
 }
 
 
 /*
- * A worker that was killed has left its pid.  Should another process have it
- * by now, the slot waits for that one to end.
+ * A worker that was killed has left its pid, which any process may have by
+ * now: the worker that comes in its place knows it by its number.
  */
 
-static ngx_mail_policy_metrics_slot_t *
-ngx_mail_policy_metrics_claim(ngx_mail_policy_metrics_shm_t *shm)
+static ngx_mail_policy_metrics_process_t *
+ngx_mail_policy_metrics_claim(ngx_mail_policy_metrics_t *metrics)
 {
-    ngx_uint_t                       i, k;
-    ngx_atomic_uint_t                pid;
-    ngx_mail_policy_metrics_slot_t  *slot;
+    ngx_uint_t                          i, k, last;
+    ngx_atomic_uint_t                   pid, worker;
+    ngx_mail_policy_metrics_process_t  *process;
 
-    for (i = 0; i < NGX_MAIL_POLICY_METRICS_SHARED; i++) {
-        slot = &shm->slots[i];
-        pid = slot->pid;
+    last = NGX_MAIL_POLICY_METRICS_PROCESSES;
 
-        if ((ngx_pid_t) pid != ngx_pid
-            && ngx_mail_policy_metrics_alive(pid))
+    /* worker_processes is at most 1024 */
+    worker = (metrics->configuration << 10) + ngx_worker % 1024;
+
+    for (i = 0; i < 2 * last; i++) {
+        process = &metrics->shm->processes[i % last];
+        pid = process->pid;
+
+        if (i < last
+            ? pid == 0 || process->worker != worker
+            : (ngx_pid_t) pid != ngx_pid && ngx_mail_policy_metrics_alive(pid))
         {
             continue;
         }
 
-        if (!ngx_atomic_cmp_set(&slot->pid, pid,
+        if (!ngx_atomic_cmp_set(&process->pid, pid,
                                 (ngx_atomic_uint_t) ngx_pid))
         {
             continue;
         }
 
+        process->worker = worker;
+
         for (k = 0; k < NGX_MAIL_POLICY_GAUGES; k++) {
-            slot->gauges[k] = 0;
+            process->gauges[k] = 0;
         }
 
-        return slot;
+        return process;
     }
 
-    return &shm->slots[NGX_MAIL_POLICY_METRICS_SHARED];
+    return NULL;
 }
 
 
-/* all workers are one user's */
+/* one of another user is there, too */
 
 static ngx_uint_t
 ngx_mail_policy_metrics_alive(ngx_atomic_uint_t pid)
 {
-    return pid != 0 && kill((ngx_pid_t) pid, 0) == 0;
+    return pid != 0
+           && (kill((ngx_pid_t) pid, 0) == 0 || ngx_errno != NGX_ESRCH);
 }
 
 
@@ -243,19 +256,17 @@ uint64_t
 ngx_mail_policy_metrics_now(ngx_mail_policy_metrics_t *metrics,
     ngx_uint_t gauge)
 {
-    ngx_uint_t                       i;
-    ngx_atomic_int_t                 total;
-    ngx_mail_policy_metrics_slot_t  *slot;
+    ngx_uint_t                          i;
+    ngx_atomic_int_t                    total;
+    ngx_mail_policy_metrics_process_t  *process;
 
     total = 0;
 
-    for (i = 0; i < NGX_MAIL_POLICY_METRICS_SLOTS; i++) {
-        slot = &metrics->shm->slots[i];
+    for (i = 0; i < NGX_MAIL_POLICY_METRICS_PROCESSES; i++) {
+        process = &metrics->shm->processes[i];
 
-        if (i == NGX_MAIL_POLICY_METRICS_SHARED
-            || ngx_mail_policy_metrics_alive(slot->pid))
-        {
-            total += (ngx_atomic_int_t) slot->gauges[gauge];
+        if (ngx_mail_policy_metrics_alive(process->pid)) {
+            total += (ngx_atomic_int_t) process->gauges[gauge];
         }
     }
 
@@ -295,27 +306,45 @@ ngx_mail_policy_metrics_timer(ngx_event_t *ev)
 {
     ngx_mail_policy_metrics_past_keep(ngx_mail_policy_metrics);
 
-    ngx_add_timer(ev, NGX_MAIL_POLICY_PAST_STEP * 1000);
+    ngx_add_timer(ev, ngx_mail_policy_metrics_next());
 }
 
 
-/* the first worker that comes by in a step writes it */
+/* steps begin at the same time for all, so that none is left out */
+
+static ngx_msec_t
+ngx_mail_policy_metrics_next(void)
+{
+    ngx_time_t  *now;
+
+    now = ngx_timeofday();
+
+    return (NGX_MAIL_POLICY_PAST_STEP - now->sec % NGX_MAIL_POLICY_PAST_STEP)
+           * 1000 - now->msec;
+}
+
+
+/*
+ * The first worker that comes by in a step writes it.  If it is killed there,
+ * the step is none, and its place is written again an hour later.
+ */
 
 static void
 ngx_mail_policy_metrics_past_keep(ngx_mail_policy_metrics_t *metrics)
 {
     uint64_t                 totals[NGX_MAIL_POLICY_PASTS];
     ngx_uint_t               i;
-    ngx_atomic_uint_t        step, old;
+    ngx_atomic_uint_t        step, old, mark;
     ngx_mail_policy_past_t  *past;
 
     step = ngx_time() / NGX_MAIL_POLICY_PAST_STEP;
+    mark = ngx_mail_policy_metrics_mark(step);
     past = &metrics->shm->past[step % NGX_MAIL_POLICY_PAST_STEPS];
     old = past->step;
 
-    /* 1: it is being written */
-
-    if (old == step || old == 1 || !ngx_atomic_cmp_set(&past->step, old, 1)) {
+    if (old == step || old == mark
+        || !ngx_atomic_cmp_set(&past->step, old, mark))
+    {
         return;
     }
 
@@ -343,6 +372,8 @@ ngx_mail_policy_metrics_past(ngx_mail_policy_metrics_t *metrics,
     if (past->step != step) {
         return 0;
     }
+
+    ngx_memory_barrier();
 
     for (i = 0; i < NGX_MAIL_POLICY_PASTS; i++) {
         totals[i] = past->totals[i];

@@ -7,13 +7,15 @@
 /*
  * Counters of all workers, in shared memory that is kept over reload.
  *
- *     zone  = slots, registry of blocks, history, boards
- *     slot  = pid, gauges, counters        of one worker
+ *     zone     = processes, slots, registry of blocks, history, boards
+ *     process  = pid, gauges       of one worker
+ *     slot     = counters          of the workers with one number
  *
- * A worker adds to its own slot, without a lock; who reads adds up the slots.
- * The counters of a worker that is gone stay; its slot, with them, goes to
- * the next one.  Its gauges end with it.  Workers for whom no slot is left
- * share the last one, so all is added atomically.
+ * A worker adds to the slot of its number, without a lock; who reads adds up
+ * the slots.  Two may have one: the old worker and the new one over a reload,
+ * and where there are more workers than slots, so all is added atomically.
+ * Counters stay when a worker is gone.  Its gauges end with it, however it
+ * ended.
  *
  * A counter is named by its number: fixed ones by the enum below, those of a
  * limit, a relay, a policy server by the number of its block and theirs in
@@ -33,6 +35,7 @@
 #include <ngx_core.h>
 
 
+#define NGX_MAIL_POLICY_METRICS_PROCESSES   512     /* workers, old ones too */
 #define NGX_MAIL_POLICY_METRICS_SLOTS       32
 #define NGX_MAIL_POLICY_METRICS_BLOCKS      256
 #define NGX_MAIL_POLICY_METRICS_BLOCK       8       /* counters in one */
@@ -179,9 +182,16 @@ enum {
 #define NGX_MAIL_POLICY_PAST_STEPS  361     /* an hour, and one */
 
 
+/* one is a cache line */
 typedef struct {
     ngx_atomic_t                   pid;     /* 0: nobody's */
+    ngx_atomic_t                   worker;  /* configuration and number */
     ngx_atomic_t                   gauges[NGX_MAIL_POLICY_GAUGES];
+    ngx_atomic_t                   unused[2];
+} ngx_mail_policy_metrics_process_t;
+
+
+typedef struct {
     ngx_atomic_t                   counters[NGX_MAIL_POLICY_METRIC_FIXED
                                        + NGX_MAIL_POLICY_METRICS_BLOCKS
                                          * NGX_MAIL_POLICY_METRICS_BLOCK];
@@ -198,16 +208,21 @@ typedef struct {
 
 
 typedef struct {
-    ngx_atomic_t                   step;    /* time / PAST_STEP; 0: none */
+    ngx_atomic_t                   step;    /* time / PAST_STEP; 0: none;
+                                               below 0: being written */
     ngx_atomic_t                   totals[NGX_MAIL_POLICY_PASTS];
 } ngx_mail_policy_past_t;
 
 
 typedef struct {
+    ngx_mail_policy_metrics_process_t
+                                     processes
+                                         [NGX_MAIL_POLICY_METRICS_PROCESSES];
     ngx_mail_policy_metrics_slot_t   slots[NGX_MAIL_POLICY_METRICS_SLOTS];
     ngx_mail_policy_metrics_block_t  blocks[NGX_MAIL_POLICY_METRICS_BLOCKS];
     ngx_atomic_t                     nblocks;   /* never falls */
     ngx_mail_policy_past_t           past[NGX_MAIL_POLICY_PAST_STEPS];
+    ngx_uint_t                       configurations;    /* the master's */
     time_t                           started;
     void                            *boards;    /* board's own */
 } ngx_mail_policy_metrics_shm_t;
@@ -216,12 +231,17 @@ typedef struct {
 typedef struct {
     ngx_slab_pool_t                *shpool;
     ngx_mail_policy_metrics_shm_t  *shm;
+    ngx_uint_t                      configuration;  /* which one it is */
 } ngx_mail_policy_metrics_t;
 
 
-/* this process' own; NULL in both: metrics are off, or it is no worker */
-extern ngx_mail_policy_metrics_t       *ngx_mail_policy_metrics;
-extern ngx_mail_policy_metrics_slot_t  *ngx_mail_policy_metrics_slot;
+/*
+ * This process' own; NULL in all: metrics are off, or it is no worker.  The
+ * last one is NULL too if there are too many workers.
+ */
+extern ngx_mail_policy_metrics_t          *ngx_mail_policy_metrics;
+extern ngx_mail_policy_metrics_slot_t     *ngx_mail_policy_metrics_slot;
+extern ngx_mail_policy_metrics_process_t  *ngx_mail_policy_metrics_process;
 
 /* upper bounds of the store's answers, microseconds */
 extern ngx_uint_t  ngx_mail_policy_metrics_bounds[];
@@ -237,9 +257,9 @@ extern ngx_uint_t  ngx_mail_policy_metrics_bounds[];
 
 /* much may be < 0 */
 #define ngx_mail_policy_metrics_gauge(n, much)                               \
-    if (ngx_mail_policy_metrics_slot) {                                      \
+    if (ngx_mail_policy_metrics_process) {                                   \
         (void) ngx_atomic_fetch_add(                                         \
-            &ngx_mail_policy_metrics_slot->gauges[n],                        \
+            &ngx_mail_policy_metrics_process->gauges[n],                     \
             (ngx_atomic_int_t) (much));                                      \
     }
 
