@@ -56,6 +56,15 @@ size_t mpol_line_escape(const uint8_t *in, size_t len, uint8_t *out,
     size_t size);
 
 /*
+ * Text of a page in HTML, also the value of an attribute between quotes:
+ * none of & < > " ' is left, and what is not well-formed UTF-8, or nobody
+ * would see (controls, zero width), or turns the direction of its neighbours
+ * is \xXX for each octet.  At most five times as long as the input.
+ */
+size_t mpol_html_escape(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+/*
  * A value as part of a store key: ASCII letters in lower case, octets
  * outside 33..126 and any of "{}%" as %XX (upper-case hex).
  */

@@ -64,6 +64,36 @@ check_json(const uint8_t *p, size_t len)
 }
 
 
+/* nothing that begins or ends anything, and nothing that is not seen */
+
+static void
+check_html(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    assert(mpol_utf8_clean(p, len));
+
+    for (i = 0; i < len; i++) {
+        assert(p[i] >= 32 && p[i] != 127);
+        assert(p[i] != '<' && p[i] != '>' && p[i] != '"' && p[i] != '\'');
+
+        if (p[i] == '&') {
+            assert((len - i > 4 && memcmp(p + i, "&amp;", 5) == 0)
+                   || (len - i > 3 && memcmp(p + i, "&lt;", 4) == 0)
+                   || (len - i > 3 && memcmp(p + i, "&gt;", 4) == 0)
+                   || (len - i > 4 && memcmp(p + i, "&#34;", 5) == 0)
+                   || (len - i > 4 && memcmp(p + i, "&#39;", 5) == 0));
+        }
+
+        /* U+202A .. U+202E, U+2066 .. U+2069 */
+        assert(len - i < 3 || p[i] != 0xe2
+               || !((p[i + 1] == 0x80 && p[i + 2] >= 0xaa && p[i + 2] <= 0xae)
+                    || (p[i + 1] == 0x81 && p[i + 2] >= 0xa6
+                        && p[i + 2] <= 0xa9)));
+    }
+}
+
+
 /* clean UTF-8 has no C1 control, and is made of characters that are clean */
 
 static void
@@ -113,6 +143,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     out = escape(mpol_json_escape, in, len, room, &n);
     check_json(out, n);
+    free(out);
+
+    out = escape(mpol_html_escape, in, len, room, &n);
+    check_html(out, n);
     free(out);
 
     out = escape(mpol_key_escape, in, len, room, &n);

@@ -27,6 +27,7 @@ typedef struct {
 #define K(in, out)  { mpol_key_escape, in, sizeof(in) - 1, out }
 #define L(in, out)  { mpol_log_escape, in, sizeof(in) - 1, out }
 #define N(in, out)  { mpol_line_escape, in, sizeof(in) - 1, out }
+#define H(in, out)  { mpol_html_escape, in, sizeof(in) - 1, out }
 
 
 static const case_t  cases[] = {
@@ -66,7 +67,32 @@ static const case_t  cases[] = {
 
     N("", ""),
     N("a b!~\"\\\xc3\xa4\xff", "a b!~\"\\\xc3\xa4\xff"),
-    N("\0\r\n\x1f\x7f", "\\x00\\x0D\\x0A\\x1F\\x7F")
+    N("\0\r\n\x1f\x7f", "\\x00\\x0D\\x0A\\x1F\\x7F"),
+
+    H("", ""),
+    H("a b\\/=`!~", "a b\\/=`!~"),
+    H("<script>alert('&\"')</script>",
+      "&lt;script&gt;alert(&#39;&amp;&#34;&#39;)&lt;/script&gt;"),
+    H("&lt;", "&amp;lt;"),
+    H("\0\t\r\n\x1f\x7f", "\\x00\\x09\\x0D\\x0A\\x1F\\x7F"),
+    H("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\xd7\x90",
+      "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\xd7\x90"),
+    H("\xff\xfe", "\\xFF\\xFE"),
+    H("\xc3", "\\xC3"),
+    H("\xc3<", "\\xC3&lt;"),
+    H("\xe2\x82<", "\\xE2\\x82&lt;"),
+    H("\xed\xa0\x80", "\\xED\\xA0\\x80"),
+    H("\xc0\xbc", "\\xC0\\xBC"),                    /* "<", overlong */
+    H("\xc2\x80\xc2\x9f\xc2\xa0\xc2\xad",
+      "\\xC2\\x80\\xC2\\x9F\xc2\xa0\\xC2\\xAD"),
+    H("a\xe2\x80\xae@\xe2\x80\x8bz",              /* override, no width */
+      "a\\xE2\\x80\\xAE@\\xE2\\x80\\x8Bz"),
+    H("\xe2\x80\x8a\xe2\x80\x90\xe2\x80\xa7\xe2\x80\xaf",
+      "\xe2\x80\x8a\xe2\x80\x90\xe2\x80\xa7\xe2\x80\xaf"),
+    H("\xe2\x80\xa8\xe2\x81\xa6\xef\xbb\xbf",
+      "\\xE2\\x80\\xA8\\xE2\\x81\\xA6\\xEF\\xBB\\xBF"),
+    H("\xd8\x9c\xf3\xa0\x80\x81\xf3\xa1\x80\x80",
+      "\\xD8\\x9C\\xF3\\xA0\\x80\\x81\xf3\xa1\x80\x80")
 };
 
 
