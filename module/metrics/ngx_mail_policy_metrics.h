@@ -34,6 +34,8 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "mpol_top.h"
+
 
 #define NGX_MAIL_POLICY_METRICS_PROCESSES   512     /* workers, old ones too */
 #define NGX_MAIL_POLICY_METRICS_SLOTS       32
@@ -224,7 +226,8 @@ typedef struct {
     ngx_mail_policy_past_t           past[NGX_MAIL_POLICY_PAST_STEPS];
     ngx_uint_t                       configurations;    /* the master's */
     time_t                           started;
-    void                            *boards;    /* board's own */
+    mpol_top_t                       refused;   /* board's own, under the */
+    mpol_top_t                       near;      /* lock of the pool */
 } ngx_mail_policy_metrics_shm_t;
 
 

@@ -18,6 +18,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "ngx_mail_policy_board.h"
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_metrics.h"
 
@@ -64,26 +65,9 @@ typedef struct {
 } ngx_mail_policy_snapshot_service_t;
 
 
-/* who is refused, and why: most often first */
-typedef struct {
-    ngx_str_t                   reason;     /* "limit user", "535 5.7.8" */
-    ngx_str_t                   who;        /* the limit's key, the login, or
-                                               the client's address */
-    uint64_t                    count;      /* since first */
-    time_t                      first;
-    time_t                      last;
-} ngx_mail_policy_snapshot_refused_t;
-
-
-/* keys near their limit, or over it: fullest first */
-typedef struct {
-    ngx_str_t                   limit;
-    ngx_str_t                   unit;       /* messages, recipients, ... */
-    ngx_str_t                   key;
-    uint64_t                    used;
-    uint64_t                    max;
-    time_t                      last;       /* when it was asked for */
-} ngx_mail_policy_snapshot_near_t;
+/* who is refused, and why; keys near their limit, or over it: as boards say */
+typedef ngx_mail_policy_board_refused_t  ngx_mail_policy_snapshot_refused_t;
+typedef ngx_mail_policy_board_near_t     ngx_mail_policy_snapshot_near_t;
 
 
 typedef struct {
