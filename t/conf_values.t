@@ -154,14 +154,26 @@ bad('access_log in a format that comes behind it',
     "access_log %%DIR%%/access.log main; log_format main '\$sender';",
     qr/unknown log format "main", write "json", or define it with "log_f/);
 bad("access_log $_", whole("access_log %%DIR%%/access.log json $_;"),
-    qr/parameter "$_" is not supported by this version/)
-    for qw(buffer=32k flush=1m gzip gzip=9);
+    qr/parameter "$_" is not supported by this version, have files compress/)
+    for qw(gzip gzip=9);
+bad("access_log $_", whole("access_log %%DIR%%/access.log $_ json;"),
+    qr/invalid buffer size "(?:\Q${\ substr($_, 7)}\E)", write a size, as "b/)
+    for qw(buffer= buffer=0 buffer=-1 buffer=32x);
+bad("access_log $_", whole("access_log %%DIR%%/access.log buffer=1k $_;"),
+    qr/invalid flush time "(?:\Q${\ substr($_, 6)}\E)", write a time, as "fl/)
+    for qw(flush= flush=0 flush=-1 flush=1x);
+bad('access_log flush=', whole('access_log %%DIR%%/access.log flush=1m;'),
+    qr/no buffer is defined for access_log "\S+access.log", write "buffer=6/);
+bad("access_log with two $_->[0]",
+    whole("access_log %%DIR%%/access.log @$_;"),
+    qr/"\w+=" is set twice in "access_log"/)
+    for [ 'buffer=1k', 'buffer=1k' ], [ 'buffer=1k flush=1s', 'flush=2s' ];
 bad('access_log with two formats',
     whole('access_log %%DIR%%/access.log json json;'),
-    qr/invalid parameter "json", write "access_log path \[format\] \[if/);
+    qr/invalid parameter "json", write "access_log path \[format\] \[buffe/);
 bad('access_log with an unknown parameter',
     whole('access_log %%DIR%%/access.log level=1;'),
-    qr/invalid parameter "level=1", write "access_log path \[format\] \[i/);
+    qr/invalid parameter "level=1", write "access_log path \[format\] \[b/);
 bad('access_log with two conditions',
     whole('access_log %%DIR%%/access.log if=$helo if=$sender;'),
     qr/"if=" is set twice in "access_log"/);
@@ -175,10 +187,33 @@ bad('access_log off json', whole('access_log off json;'),
     qr/invalid parameter "json"/);
 bad('access_log to nothing', whole('access_log "";'),
     qr/"access_log" directive is empty: write a file's name, or "off"/);
-bad('access_log to syslog', whole('access_log syslog:server=127.0.0.1;'),
-    qr/"syslog:server=127.0.0.1" is not supported by this version/);
+bad("access_log syslog:$_->[0]", whole("access_log syslog:$_->[0];"),
+    qr/$_->[1]/)
+    for [ '', 'unknown syslog parameter ""' ],
+        [ 'tag=edge', 'no syslog server specified' ],
+        [ 'server=127.0.0.1,facility=post', 'unknown syslog facility "post"' ],
+        [ 'server=127.0.0.1 flush=1s', 'no buffer is defined for access_log' ],
+        [ 'server=127.0.0.1 json buffer=1k', 'logs to syslog cannot be buffe'
+            . 'red, write "access_log syslog:server=127.0.0.1" without "buffer' ];
+bad("access_log with $_->[0], then $_->[1]",
+    whole(join(' ', map { "access_log %%DIR%%/access.log $_;" } @$_)),
+    qr/access_log "\S+access.log" already defined with conflicting paramet(?#
+        )ers, write the same "buffer=" and "flush="/)
+    for [ 'buffer=1k', 'buffer=2k' ], [ 'buffer=1k', 'buffer=1k flush=1s' ],
+        [ 'buffer=1k flush=2s', 'buffer=1k flush=1s' ];
+
+{
+    my ($passed, $output) = $t->check_conf(
+        "http {\nserver { access_log %%DIR%%/access.log combined buffer=1k; }\n}"
+        . "\nmail {\n" . whole('access_log %%DIR%%/access.log buffer=1k;')
+        . "\n}\n");
+
+    ok(!$passed && $output =~ /"\S+access.log" has a buffer of another module,/,
+        'access_log with the buffer of another module') or diag($output);
+}
+
 bad('access_log with a variable', whole('access_log %%DIR%%/$sender.log;'),
-    qr/is not supported by this version, write a file's name/);
+    qr/is not supported by this version, write a file's name without vari/);
 bad('access_log to nowhere',
     whole('access_log %%DIR%%/nowhere/access.log;'),
     qr/open\(\) "\S+nowhere\/access.log" failed/);

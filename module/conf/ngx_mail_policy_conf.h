@@ -156,11 +156,24 @@ typedef struct {
 } ngx_mail_policy_log_format_t;
 
 
+/* what could not be written, in this process */
+typedef struct {
+    time_t                        said;         /* in the error log */
+    time_t                        full;         /* the disk was */
+    ngx_fd_t                      torn;         /* it ends amid a line; or 0 */
+} ngx_mail_policy_log_fault_t;
+
+
 /* access_log */
 typedef struct {
-    ngx_open_file_t              *file;
-    ngx_mail_policy_log_format_t *format;       /* NULL: json */
+    ngx_open_file_t              *file;         /* NULL: to syslog */
+    ngx_syslog_peer_t            *syslog;       /* which puts the time and its
+                                                   tag in front of a line */
+    ngx_mail_policy_log_format_t *format;       /* NULL: json, or postfix */
     ngx_mail_policy_value_t       condition;    /* if=; text empty: none */
+    ngx_cycle_t                  *cycle;        /* of the file */
+    ngx_mail_policy_log_fault_t   fault;
+    unsigned                      postfix:1;    /* the format */
 } ngx_mail_policy_access_log_t;
 
 

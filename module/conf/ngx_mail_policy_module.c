@@ -23,6 +23,7 @@
 
 #include "ngx_mail_policy_directive.h"
 #include "ngx_mail_policy_keep.h"
+#include "ngx_mail_policy_log_write.h"
 
 #include "ngx_mail_policy_postfix.h"
 #include "ngx_mail_policy_smtp.h"
@@ -856,6 +857,12 @@ ngx_mail_policy_init_module(ngx_cycle_t *cycle)
 {
     ngx_mail_policy_main_conf_t  *mcf;
 
+    /* nginx closes its files next; only without a master is there anything */
+
+    if (cycle->old_cycle) {
+        ngx_mail_policy_log_flush_all(cycle->old_cycle);
+    }
+
     mcf = ngx_mail_policy_cycle_conf(cycle);
 
     return mcf ? ngx_mail_policy_socket_init_module(cycle, mcf) : NGX_OK;
@@ -906,6 +913,9 @@ ngx_mail_policy_exit_process(ngx_cycle_t *cycle)
             ngx_mail_policy_auth_exit(auth[i]);
         }
 
+        /* nginx has done so before, but what ends above may be logged */
+
+        ngx_mail_policy_log_flush_all(cycle);
         ngx_mail_policy_metrics_exit_process();
     }
 }

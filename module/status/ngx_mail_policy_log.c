@@ -18,6 +18,7 @@
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_json.h"
 #include "ngx_mail_policy_log.h"
+#include "ngx_mail_policy_log_write.h"
 
 
 typedef size_t (*ngx_mail_policy_log_escape_pt)(const uint8_t *in, size_t len,
@@ -34,8 +35,6 @@ static void ngx_mail_policy_log_recipients(ngx_mail_policy_json_t *j,
     ngx_mail_policy_envelope_t *e, ngx_mail_policy_record_t *r);
 static void ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
     ngx_mail_policy_record_t *r);
-static void ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_str_t *line,
-    ngx_log_t *log);
 static ngx_int_t ngx_mail_policy_log_escaped(ngx_pool_t *pool,
     ngx_str_t *value, ngx_mail_policy_log_escape_pt escape);
 
@@ -72,7 +71,7 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
         switch (ngx_mail_policy_log_line(&use, &log[i], &json, &line)) {
 
         case NGX_OK:
-            ngx_mail_policy_log_write(log[i].file, &line,
+            ngx_mail_policy_log_write(&log[i], &line,
                                       envelope->connection->log);
             break;
 
@@ -80,8 +79,8 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
             break;
 
         default:
-            ngx_log_error(NGX_LOG_ALERT, envelope->connection->log, 0,
-                          "no memory for a line of the access log");
+            ngx_mail_policy_log_no_memory(&log[i],
+                                          envelope->connection->log);
         }
     }
 }
@@ -234,33 +233,6 @@ ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
     }
 
     ngx_mail_policy_json_sec(j, "transaction_time", r->start);
-}
-
-
-static void
-ngx_mail_policy_log_write(ngx_open_file_t *file, ngx_str_t *line,
-    ngx_log_t *log)
-{
-    ssize_t         n;
-    static time_t   last;               /* says it once a minute */
-
-    n = ngx_write_fd(file->fd, line->data, line->len);
-
-    if (n == (ssize_t) line->len || ngx_time() - last < 60) {
-        return;
-    }
-
-    last = ngx_time();
-
-    if (n == -1) {
-        ngx_log_error(NGX_LOG_CRIT, log, ngx_errno,
-                      ngx_write_fd_n " to \"%s\" failed", file->name.data);
-        return;
-    }
-
-    ngx_log_error(NGX_LOG_CRIT, log, 0,
-                  ngx_write_fd_n " to \"%s\" was incomplete: %z of %uz",
-                  file->name.data, n, line->len);
 }
 
 
