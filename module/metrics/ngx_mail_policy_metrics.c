@@ -113,6 +113,7 @@ ngx_mail_policy_metrics_zone_init(ngx_shm_zone_t *shm_zone, void *data)
         return NGX_ERROR;
     }
 
+    metrics->configuration = ++metrics->shm->configurations;
     metrics->shm->started = ngx_time();
     metrics->shpool->data = metrics->shm;
 
@@ -186,42 +187,37 @@ ngx_mail_policy_metrics_exit_process(void)
 static ngx_mail_policy_metrics_process_t *
 ngx_mail_policy_metrics_claim(ngx_mail_policy_metrics_t *metrics)
 {
-    ngx_uint_t                          i, k, last;
-    ngx_atomic_uint_t                   pid, worker;
-    ngx_mail_policy_metrics_process_t  *process;
+    ngx_uint_t                          i, last;
+    ngx_atomic_uint_t                   worker;
+    ngx_mail_policy_metrics_process_t  *process, *found;
 
+    found = NULL;
     last = NGX_MAIL_POLICY_METRICS_PROCESSES;
 
     /* worker_processes is at most 1024 */
     worker = (metrics->configuration << 10) + ngx_worker % 1024;
 
-    for (i = 0; i < 2 * last; i++) {
-        process = &metrics->shm->processes[i % last];
-        pid = process->pid;
+    ngx_shmtx_lock(&metrics->shpool->mutex);
 
-        if (i < last
-            ? pid == 0 || process->worker != worker
-            : (ngx_pid_t) pid != ngx_pid && ngx_mail_policy_metrics_alive(pid))
-        {
-            continue;
-        }
-
-        if (!ngx_atomic_cmp_set(&process->pid, pid,
-                                (ngx_atomic_uint_t) ngx_pid))
-        {
-            continue;
-        }
-
-        process->worker = worker;
-
-        for (k = 0; k < NGX_MAIL_POLICY_GAUGES; k++) {
-            process->gauges[k] = 0;
-        }
-
-        return process;
+    for (i = 0; i < last && found == NULL; i++) {
+        process = &metrics->shm->processes[i];
+        found = process->pid && process->worker == worker ? process : NULL;
     }
 
-    return NULL;
+    for (i = 0; i < last && found == NULL; i++) {
+        process = &metrics->shm->processes[i];
+        found = ngx_mail_policy_metrics_alive(process->pid) ? NULL : process;
+    }
+
+    if (found) {
+        ngx_memzero(found, sizeof(ngx_mail_policy_metrics_process_t));
+        found->worker = worker;
+        found->pid = (ngx_atomic_uint_t) ngx_pid;
+    }
+
+    ngx_shmtx_unlock(&metrics->shpool->mutex);
+
+    return found;
 }
 
 
