@@ -49,20 +49,18 @@ typedef struct {
 } ngx_mail_policy_snapshot_upstream_t;
 
 
-/* a limit of the configuration, or one that was in it since the start */
 typedef struct {
     ngx_str_t                   name;
     uint64_t                    counters[NGX_MAIL_POLICY_METRICS_BLOCK];
-                                            /* ..._METRIC_LIMIT_ */
-} ngx_mail_policy_snapshot_limit_t;
+} ngx_mail_policy_snapshot_block_t;
 
 
-/* a policy server that is asked */
-typedef struct {
-    ngx_str_t                   name;
-    uint64_t                    counters[NGX_MAIL_POLICY_METRICS_BLOCK];
-                                            /* ..._METRIC_SERVICE_ */
-} ngx_mail_policy_snapshot_service_t;
+/* a limit of the configuration, or one that was in it since the start:
+   ..._METRIC_LIMIT_ */
+typedef ngx_mail_policy_snapshot_block_t  ngx_mail_policy_snapshot_limit_t;
+
+/* a policy server that is asked: ..._METRIC_SERVICE_ */
+typedef ngx_mail_policy_snapshot_block_t  ngx_mail_policy_snapshot_service_t;
 
 
 /* who is refused, and why; keys near their limit, or over it: as boards say */
