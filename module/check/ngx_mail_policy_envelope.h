@@ -57,10 +57,12 @@ typedef struct {
     ngx_str_t           auth_relay;     /* its route, of its provider */
     ngx_str_t           sasl_password;  /* for relays, where proxy_smtp_auth
                                            is on; wiped with the session */
+    ngx_uint_t          auth_failures;  /* logins that failed */
 
     off_t               bytes_received; /* by the client's connection, from
                                            the end of the transaction before
-                                           to that of this one */
+                                           to that of this one, or of the
+                                           session */
     off_t               bytes_sent;
 
     /* transaction */

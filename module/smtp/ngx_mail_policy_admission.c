@@ -126,8 +126,8 @@ ngx_mail_policy_session_admit(ngx_mail_policy_session_t *s)
 
 failed:
 
-    ngx_mail_policy_session_close(s,
-                              "421 4.3.1 Out of memory, try again later");
+    ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_CONNECT,
+                                  "421 4.3.1 Out of memory, try again later");
 }
 
 
@@ -138,7 +138,9 @@ ngx_mail_policy_admission_handler(void *data,
     ngx_mail_policy_session_t *s = data;
 
     if (verdict->rc != NGX_OK) {
-        ngx_mail_policy_session_close(s, (char *) verdict->text.data);
+        s->refusing = verdict;
+        ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_CONNECT,
+                                       (char *) verdict->text.data);
         return;
     }
 
@@ -174,7 +176,10 @@ ngx_mail_policy_admission_login_handler(void *data,
     ngx_mail_policy_session_t *s = data;
 
     if (verdict->rc != NGX_OK) {
-        ngx_mail_policy_session_close(s, (char *) verdict->text.data);
+        ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_TEMPORARY,
+                                  (char *) verdict->text.data, verdict);
+        ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_AUTH,
+                                       (char *) verdict->text.data);
         return;
     }
 

@@ -52,8 +52,11 @@ static void ngx_mail_policy_body_charged(void *data,
 static ngx_int_t ngx_mail_policy_body_ask(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_body_asked(void *data, ngx_uint_t status,
     ngx_str_t *text);
+static ngx_mail_policy_outcome_e ngx_mail_policy_body_outcome(
+    ngx_uint_t status);
 static void ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_outcome_e outcome, ngx_uint_t status, ngx_str_t *text);
+    ngx_mail_policy_at_command_e command, ngx_mail_policy_outcome_e outcome,
+    ngx_uint_t status, ngx_str_t *text);
 
 
 static ngx_str_t  ngx_mail_policy_body_bare =
@@ -410,6 +413,7 @@ ngx_mail_policy_body_charged(void *data, ngx_mail_policy_verdict_t *verdict)
     }
 
     if (verdict->rc != NGX_OK && !t->failed) {
+        t->refusing = verdict;
         ngx_mail_policy_body_fail(t, verdict->code, &verdict->text);
         return;
     }
@@ -525,9 +529,8 @@ ngx_mail_policy_body_fail(ngx_mail_policy_transaction_t *t, ngx_uint_t status,
 void
 ngx_mail_policy_body_failed(ngx_mail_policy_transaction_t *t)
 {
-    ngx_mail_policy_body_finish(t, t->record.status < 500
-                                   ? NGX_MAIL_POLICY_DEFERRED
-                                   : NGX_MAIL_POLICY_REJECTED,
+    ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_AT_COMMAND_END,
+                                ngx_mail_policy_body_outcome(t->record.status),
                                 t->record.status, &t->record.reply);
 }
 
@@ -543,10 +546,9 @@ ngx_mail_policy_body_refused(ngx_mail_policy_transaction_t *t,
         return;
     }
 
-    t->record.status = status;
-    t->record.reply = *text;
-
-    ngx_mail_policy_body_failed(t);
+    ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_AT_COMMAND_DATA,
+                                ngx_mail_policy_body_outcome(status), status,
+                                text);
 }
 
 
@@ -577,12 +579,9 @@ ngx_mail_policy_body_reply(ngx_mail_policy_transaction_t *t,
     t->dot = 0;
     t->data = 0;
 
-    ngx_mail_policy_body_finish(t, code < 300
-                                   ? NGX_MAIL_POLICY_ACCEPTED
-                                   : code < 500
-                                     ? NGX_MAIL_POLICY_DEFERRED
-                                     : NGX_MAIL_POLICY_REJECTED,
-                                code, &text);
+    ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_AT_COMMAND_END,
+                                ngx_mail_policy_body_outcome(code), code,
+                                &text);
 }
 
 
@@ -595,7 +594,8 @@ ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t)
                       "answer, outcome=unknown", &t->record.relay,
                       &t->session->envelope.sender);
 
-        ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_UNKNOWN, 451,
+        ngx_mail_policy_body_finish(t, NGX_MAIL_POLICY_AT_COMMAND_END,
+                                    NGX_MAIL_POLICY_UNKNOWN, 451,
                                     &ngx_mail_policy_relay_lost);
         return;
     }
@@ -611,11 +611,21 @@ ngx_mail_policy_body_lost(ngx_mail_policy_transaction_t *t)
 }
 
 
+static ngx_mail_policy_outcome_e
+ngx_mail_policy_body_outcome(ngx_uint_t status)
+{
+    return status < 300 ? NGX_MAIL_POLICY_ACCEPTED
+           : status < 500 ? NGX_MAIL_POLICY_DEFERRED
+           : NGX_MAIL_POLICY_REJECTED;
+}
+
+
 /* the last word on this transaction; the next command may come */
 
 static void
 ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
-    ngx_mail_policy_outcome_e outcome, ngx_uint_t status, ngx_str_t *text)
+    ngx_mail_policy_at_command_e command, ngx_mail_policy_outcome_e outcome,
+    ngx_uint_t status, ngx_str_t *text)
 {
     ngx_mail_policy_session_t  *s;
 
@@ -623,6 +633,10 @@ ngx_mail_policy_body_finish(ngx_mail_policy_transaction_t *t,
 
     t->record.status = status;
     t->record.reply = *text;
+
+    if (status >= 400) {
+        ngx_mail_policy_transaction_refused(t, command, text, NULL);
+    }
 
     ngx_mail_policy_reply(s, "%V", text);
 

@@ -33,6 +33,12 @@
 #define NGX_MAIL_POLICY_AUTH_LATER                                           \
     "454 4.7.0 Temporary authentication failure"
 
+#define NGX_MAIL_POLICY_AUTH_NO_MEMORY                                       \
+    "421 4.3.1 Out of memory, try again later"
+
+#define NGX_MAIL_POLICY_AUTH_UNKNOWN                                         \
+    "504 5.5.4 Authentication mechanism unknown"
+
 /* one text, whatever it was that was wrong */
 #define NGX_MAIL_POLICY_AUTH_INVALID                                         \
     "535 5.7.8 Authentication credentials invalid"
@@ -67,6 +73,8 @@ static ngx_int_t ngx_mail_policy_auth_copy(ngx_pool_t *pool, ngx_str_t *to,
     ngx_str_t *from);
 static ngx_int_t ngx_mail_policy_auth_retain(ngx_mail_policy_session_t *s,
     ngx_str_t *password);
+static void ngx_mail_policy_auth_later(ngx_mail_policy_session_t *s,
+    ngx_str_t *reply);
 static char *ngx_mail_policy_auth_text(ngx_mail_policy_session_t *s,
     ngx_str_t *reply, char *usual);
 static void ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
@@ -77,7 +85,8 @@ static void ngx_mail_policy_auth_delay_handler(ngx_event_t *ev);
 static void ngx_mail_policy_auth_say(ngx_mail_policy_session_t *s,
     const char *reply);
 static ngx_int_t ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
-    const char *reply);
+    ngx_mail_policy_login_e result, const char *reply,
+    ngx_mail_policy_verdict_t *verdict);
 
 
 /* what this session is offered, and may use */
@@ -168,9 +177,13 @@ ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     s->auth_method = ngx_mail_policy_auth_method((u_char *) cmd->arg.data, n)
                      & methods;
 
+    s->auth_begun = 1;
+    s->auth_login.len = 0;
+
     if (s->auth_method == 0) {
-        ngx_mail_policy_session_error(s,
-                                "504 5.5.4 Authentication mechanism unknown");
+        ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_FAILURE,
+                                  NGX_MAIL_POLICY_AUTH_UNKNOWN, NULL);
+        ngx_mail_policy_session_error(s, NGX_MAIL_POLICY_AUTH_UNKNOWN);
         return NGX_OK;
     }
 
@@ -194,7 +207,8 @@ ngx_mail_policy_cmd_auth(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
                                           client, s->core->error_log,
                                           ngx_mail_policy_auth_handler, s);
     if (s->auth == NULL) {
-        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_LOGIN_TEMPORARY,
+                                            NGX_MAIL_POLICY_AUTH_LATER, NULL);
     }
 
     s->connection->log->action = "authenticating client";
@@ -216,8 +230,8 @@ ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s, u_char *data,
     ngx_str_t  message;
 
     if (len == 1 && *data == '*') {
-        return ngx_mail_policy_auth_refused(s,
-                                       "501 5.7.0 Authentication cancelled");
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_LOGIN_ABORTED,
+                                 "501 5.7.0 Authentication cancelled", NULL);
     }
 
     /*
@@ -233,7 +247,8 @@ ngx_mail_policy_auth_response(ngx_mail_policy_session_t *s, u_char *data,
 
     if (mpol_base64_decode(data, len, data, &n) != MPOL_OK) {
         ngx_explicit_memzero(data, len);
-        return ngx_mail_policy_auth_refused(s, "501 5.5.2 Invalid base64");
+        return ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_LOGIN_FAILURE,
+                                            "501 5.5.2 Invalid base64", NULL);
     }
 
     message.data = data;
@@ -327,7 +342,8 @@ ngx_mail_policy_auth_asked(ngx_mail_policy_session_t *s,
         ngx_mail_policy_auth_admit(s->auth);
 
     } else {
-        (void) ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_AUTH_LATER);
+        (void) ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_LOGIN_TEMPORARY,
+                                            NGX_MAIL_POLICY_AUTH_LATER, NULL);
     }
 
     /* the wait for the provider has the session's timer, see wait() */
@@ -446,7 +462,9 @@ ngx_mail_policy_auth_checked(void *data, ngx_mail_policy_verdict_t *verdict)
     } else {
         ngx_mail_policy_session_waited(s);
 
-        (void) ngx_mail_policy_auth_refused(s, (char *) verdict->text.data);
+        (void) ngx_mail_policy_auth_refused(s, NGX_MAIL_POLICY_LOGIN_TEMPORARY,
+                                            (char *) verdict->text.data,
+                                            verdict);
     }
 
     ngx_mail_policy_session_resume(s);
@@ -490,20 +508,31 @@ ngx_mail_policy_auth_ended(ngx_mail_policy_session_t *s,
 
     default:
         ngx_mail_policy_check_give_back(&s->check);
-
-        s->auth_login.len = 0;
-
-        /* not counted, so nothing of it may stay with the session */
-
-        if (told->reply.len) {
-            ngx_mail_policy_reply(s, "%V", &told->reply);
-
-        } else {
-            ngx_mail_policy_reply(s, NGX_MAIL_POLICY_AUTH_LATER);
-        }
-
-        ngx_mail_policy_session_resume(s);
+        ngx_mail_policy_auth_later(s, &told->reply);
     }
+}
+
+
+/* not counted as an error, so nothing of it may stay with the session */
+
+static void
+ngx_mail_policy_auth_later(ngx_mail_policy_session_t *s, ngx_str_t *reply)
+{
+    ngx_str_t  later;
+
+    ngx_str_set(&later, NGX_MAIL_POLICY_AUTH_LATER);
+
+    if (reply->len) {
+        later = *reply;
+    }
+
+    ngx_mail_policy_auth_told_text(s, NGX_MAIL_POLICY_LOGIN_TEMPORARY, &later,
+                                   NULL);
+    s->auth_login.len = 0;
+
+    ngx_mail_policy_session_refused_text(s, &later);
+    ngx_mail_policy_reply(s, "%V", &later);
+    ngx_mail_policy_session_resume(s);
 }
 
 
@@ -637,8 +666,10 @@ ngx_mail_policy_auth_succeeded(ngx_mail_policy_session_t *s,
         return;
 
     default:
-        ngx_mail_policy_session_close(s, "421 4.3.1 Out of memory, try again "
-                                         "later");
+        ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_TEMPORARY,
+                                  NGX_MAIL_POLICY_AUTH_NO_MEMORY, NULL);
+        ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_AUTH,
+                                       NGX_MAIL_POLICY_AUTH_NO_MEMORY);
     }
 }
 
@@ -650,6 +681,7 @@ ngx_mail_policy_auth_admitted(ngx_mail_policy_session_t *s)
 {
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;
 
+    ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_SUCCESS, NULL, NULL);
     ngx_mail_policy_reply(s, "235 2.7.0 Authentication successful");
     ngx_mail_policy_session_resume(s);
 }
@@ -665,10 +697,16 @@ ngx_mail_policy_auth_failed(ngx_mail_policy_session_t *s,
     ngx_msec_t   wait;
 
     s->auth_failures++;
-    s->auth_login.len = 0;
 
     reply = ngx_mail_policy_auth_text(s, &told->reply,
                                       NGX_MAIL_POLICY_AUTH_INVALID);
+
+    /* at once: who is to be kept out for it is, before the reply is due */
+
+    ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_FAILURE, reply, NULL);
+    ngx_mail_policy_session_refused(s, reply);
+
+    s->auth_login.len = 0;
 
     wait = ngx_mail_policy_auth_wait(s, told->wait);
 
@@ -737,7 +775,8 @@ ngx_mail_policy_auth_say(ngx_mail_policy_session_t *s, const char *reply)
         return;
     }
 
-    ngx_mail_policy_session_error(s, reply);
+    ngx_mail_policy_reply(s, "%s", reply);
+    ngx_mail_policy_session_count_error(s);
     ngx_mail_policy_session_resume(s);
 }
 
@@ -766,8 +805,11 @@ ngx_mail_policy_auth_abort(ngx_mail_policy_session_t *s)
 
 
 static ngx_int_t
-ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s, const char *reply)
+ngx_mail_policy_auth_refused(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_login_e result, const char *reply,
+    ngx_mail_policy_verdict_t *verdict)
 {
+    ngx_mail_policy_auth_told(s, result, reply, verdict);
     ngx_mail_policy_auth_abort(s);
 
     s->reading = NGX_MAIL_POLICY_READ_COMMAND;

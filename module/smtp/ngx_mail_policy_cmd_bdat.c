@@ -54,26 +54,26 @@ ngx_mail_policy_cmd_bdat_check(ngx_mail_policy_session_t *s,
     mpol_bdat_t  bdat;
 
     if (!ngx_mail_policy_session_clear(s)) {
-        ngx_mail_policy_session_close(s,
+        ngx_mail_policy_session_refuse(s, s->at,
                             "530 5.7.0 Must issue a STARTTLS command first");
         return NGX_DECLINED;
     }
 
     if (!(s->extensions & MPOL_EXT_CHUNKING)) {
-        ngx_mail_policy_session_close(s, "502 5.5.1 BDAT not offered");
+        ngx_mail_policy_session_refuse(s, s->at, "502 5.5.1 BDAT not offered");
         return NGX_DECLINED;
     }
 
     rc = mpol_bdat_parse(cmd->arg.data, cmd->arg.len, &bdat);
 
     if (rc == MPOL_ARG_LONG) {
-        ngx_mail_policy_session_close(s, "552 5.3.4 Chunk too big");
+        ngx_mail_policy_session_refuse(s, s->at, "552 5.3.4 Chunk too big");
         return NGX_DECLINED;
     }
 
     if (rc != MPOL_OK) {
-        ngx_mail_policy_session_close(s,
-                                      "501 5.5.4 Syntax: BDAT size [LAST]");
+        ngx_mail_policy_session_refuse(s, s->at,
+                                       "501 5.5.4 Syntax: BDAT size [LAST]");
         return NGX_DECLINED;
     }
 
@@ -139,6 +139,7 @@ ngx_mail_policy_cmd_bdat(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
         ngx_mail_policy_session_junk(s);
 
         if (s->closing) {
+            ngx_mail_policy_session_refused(s, "421 4.7.0 Too many errors");
             return NGX_OK;
         }
     }
@@ -280,6 +281,7 @@ ngx_mail_policy_chunk_refuse(ngx_mail_policy_session_t *s)
     ngx_mail_policy_session_junk(s);
 
     if (s->closing) {
+        ngx_mail_policy_session_refused(s, "421 4.7.0 Too many errors");
         return;
     }
 

@@ -32,49 +32,63 @@ static ngx_uint_t ngx_mail_policy_starttls_offered(
     ngx_mail_policy_session_t *s);
 
 
-/* check, proceed; then: pipelined, clear, last, junk */
+/* as what it counts, check, proceed; then: pipelined, clear, last, junk */
 
 ngx_mail_policy_command_t  ngx_mail_policy_commands[] = {
 
-    { MPOL_CMD_EHLO, NULL, ngx_mail_policy_cmd_helo, 0, 1, 1, 1 },
+    { MPOL_CMD_EHLO, NGX_MAIL_POLICY_AT_COMMAND_HELO,
+      NULL, ngx_mail_policy_cmd_helo, 0, 1, 1, 1 },
 
-    { MPOL_CMD_HELO, NULL, ngx_mail_policy_cmd_helo, 0, 0, 1, 1 },
+    { MPOL_CMD_HELO, NGX_MAIL_POLICY_AT_COMMAND_HELO,
+      NULL, ngx_mail_policy_cmd_helo, 0, 0, 1, 1 },
 
-    { MPOL_CMD_STARTTLS, ngx_mail_policy_cmd_starttls_check,
+    { MPOL_CMD_STARTTLS, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      ngx_mail_policy_cmd_starttls_check,
       ngx_mail_policy_cmd_starttls, 0, 1, 1, 0 },
 
-    { MPOL_CMD_AUTH, ngx_mail_policy_cmd_auth_check,
+    { MPOL_CMD_AUTH, NGX_MAIL_POLICY_AT_COMMAND_AUTH,
+      ngx_mail_policy_cmd_auth_check,
       ngx_mail_policy_cmd_auth, 0, 0, 1, 0 },
 
-    { MPOL_CMD_MAIL, ngx_mail_policy_cmd_mail_check,
+    { MPOL_CMD_MAIL, NGX_MAIL_POLICY_AT_COMMAND_MAIL,
+      ngx_mail_policy_cmd_mail_check,
       ngx_mail_policy_cmd_mail, 0, 0, 0, 0 },
 
-    { MPOL_CMD_RCPT, ngx_mail_policy_cmd_rcpt_check,
+    { MPOL_CMD_RCPT, NGX_MAIL_POLICY_AT_COMMAND_RCPT,
+      ngx_mail_policy_cmd_rcpt_check,
       ngx_mail_policy_cmd_rcpt, 1, 0, 0, 0 },
 
-    { MPOL_CMD_DATA, ngx_mail_policy_cmd_data_check,
+    { MPOL_CMD_DATA, NGX_MAIL_POLICY_AT_COMMAND_DATA,
+      ngx_mail_policy_cmd_data_check,
       ngx_mail_policy_cmd_data, 0, 0, 1, 0 },
 
     /* judges TLS itself: its octets must not become commands */
 
-    { MPOL_CMD_BDAT, ngx_mail_policy_cmd_bdat_check,
+    { MPOL_CMD_BDAT, NGX_MAIL_POLICY_AT_COMMAND_DATA,
+      ngx_mail_policy_cmd_bdat_check,
       ngx_mail_policy_cmd_bdat, 0, 1, 0, 0 },
 
-    { MPOL_CMD_RSET, ngx_mail_policy_cmd_no_args,
+    { MPOL_CMD_RSET, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      ngx_mail_policy_cmd_no_args,
       ngx_mail_policy_cmd_rset, 0, 0, 0, 1 },
 
-    { MPOL_CMD_NOOP, NULL, ngx_mail_policy_cmd_noop, 0, 1, 0, 1 },
+    { MPOL_CMD_NOOP, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      NULL, ngx_mail_policy_cmd_noop, 0, 1, 0, 1 },
 
-    { MPOL_CMD_VRFY, NULL, ngx_mail_policy_cmd_vrfy, 0, 0, 0, 1 },
+    { MPOL_CMD_VRFY, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      NULL, ngx_mail_policy_cmd_vrfy, 0, 0, 0, 1 },
 
-    { MPOL_CMD_QUIT, ngx_mail_policy_cmd_no_args,
+    { MPOL_CMD_QUIT, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      ngx_mail_policy_cmd_no_args,
       ngx_mail_policy_cmd_quit, 0, 1, 0, 0 },
 
-    { MPOL_CMD_FOREIGN, NULL, ngx_mail_policy_cmd_foreign, 0, 1, 0, 0 },
+    { MPOL_CMD_FOREIGN, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      NULL, ngx_mail_policy_cmd_foreign, 0, 1, 0, 0 },
 
     /* the last one takes all others */
 
-    { MPOL_CMD_UNKNOWN, NULL, ngx_mail_policy_cmd_refused, 0, 0, 0, 1 }
+    { MPOL_CMD_UNKNOWN, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+      NULL, ngx_mail_policy_cmd_refused, 0, 0, 0, 1 }
 };
 
 
@@ -370,7 +384,8 @@ ngx_mail_policy_cmd_foreign(ngx_mail_policy_session_t *s, mpol_command_t *cmd)
     ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
                   "client does not speak SMTP");
 
-    ngx_mail_policy_session_close(s, "421 4.7.0 This is an SMTP server");
+    ngx_mail_policy_session_refuse(s, s->at,
+                                   "421 4.7.0 This is an SMTP server");
 
     return NGX_OK;
 }

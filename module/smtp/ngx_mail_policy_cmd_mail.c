@@ -194,6 +194,8 @@ ngx_mail_policy_cmd_rcpt_check(ngx_mail_policy_session_t *s,
             ngx_mail_policy_session_error(s,
                                           "452 4.5.3 Too many recipients");
         } else {
+            ngx_mail_policy_session_refused(s,
+                                            "452 4.5.3 Too many recipients");
             ngx_mail_policy_reply(s, "452 4.5.3 Too many recipients");
         }
 
@@ -341,6 +343,7 @@ ngx_mail_policy_argument_error(ngx_mail_policy_session_t *s, int rc,
 static ngx_int_t
 ngx_mail_policy_out_of_memory(ngx_mail_policy_session_t *s)
 {
+    ngx_mail_policy_session_refused_text(s, &ngx_mail_policy_no_memory);
     ngx_mail_policy_reply(s, "%V", &ngx_mail_policy_no_memory);
 
     return NGX_OK;

@@ -71,6 +71,7 @@ ngx_mail_policy_transaction_rcpt(ngx_mail_policy_transaction_t *t,
     }
 
     if (t->leaving) {
+        rcpt->unsaid = 1;
         ngx_mail_policy_rcpt_refuse(rcpt, t->record.status, &t->record.reply);
         return;
     }
@@ -425,6 +426,7 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
         return;
     }
 
+    t->refusing = verdict;
     ngx_mail_policy_rcpt_refuse(rcpt, verdict->code, &verdict->text);
 
     /* others may have waited for the same key */
@@ -517,6 +519,7 @@ ngx_mail_policy_rcpts_leave(ngx_mail_policy_rcpt_t *last, ngx_uint_t status,
         rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
 
         if (rcpt->state < NGX_MAIL_POLICY_RCPT_RELAYING) {
+            rcpt->unsaid = 1;
             ngx_mail_policy_rcpt_refuse(rcpt, status, text);
         }
     }
@@ -569,6 +572,13 @@ ngx_mail_policy_rcpt_refuse(ngx_mail_policy_rcpt_t *rcpt, ngx_uint_t status,
     t->session->envelope.rejected_recipients++;
     t->record.status = status;
     t->record.reply = *text;
+
+    /* behind a MAIL that was refused it is no refusal of its own */
+
+    if (!rcpt->unsaid && !t->refused) {
+        ngx_mail_policy_transaction_refused(t, NGX_MAIL_POLICY_AT_COMMAND_RCPT,
+                                            text, &rcpt->to.address);
+    }
 
     ngx_mail_policy_due_done(t->session, &rcpt->due, text);
 }

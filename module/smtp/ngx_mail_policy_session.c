@@ -233,7 +233,8 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
             && s->reading == NGX_MAIL_POLICY_READ_COMMAND
             && ngx_mail_policy_session_bdat(s->in + s->in_pos, consumed))
         {
-            ngx_mail_policy_session_close(s, "501 5.5.2 Bad BDAT command");
+            ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_DATA,
+                                           "501 5.5.2 Bad BDAT command");
             return NGX_OK;
         }
 
@@ -241,7 +242,8 @@ ngx_mail_policy_session_line(ngx_mail_policy_session_t *s)
         s->in_pos += consumed;
 
         if (line.dropped > NGX_MAIL_POLICY_DROPPED) {
-            ngx_mail_policy_session_close(s, "421 4.7.0 Line too long");
+            ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_OTHER,
+                                           "421 4.7.0 Line too long");
             return NGX_DONE;
         }
 
@@ -310,6 +312,7 @@ ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
     }
 
     s->connection->idle = 0;
+    s->at = command->at;
 
     if (command->last && more) {
         ngx_mail_policy_session_unsynchronized(s);
@@ -320,6 +323,7 @@ ngx_mail_policy_session_command(ngx_mail_policy_session_t *s,
         ngx_mail_policy_session_junk(s);
 
         if (s->closing) {
+            ngx_mail_policy_session_refused(s, "421 4.7.0 Too many errors");
             return NGX_OK;
         }
     }
@@ -363,7 +367,7 @@ ngx_mail_policy_session_unsynchronized(ngx_mail_policy_session_t *s)
     ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
                   "client sent input before it had a reply");
 
-    ngx_mail_policy_session_close(s,
+    ngx_mail_policy_session_refuse(s, s->at,
                        "554 5.5.0 Protocol error: input before the reply");
 }
 
@@ -372,35 +376,44 @@ static ngx_int_t
 ngx_mail_policy_session_fault(ngx_mail_policy_session_t *s, ngx_int_t fault,
     mpol_str_t *line)
 {
+    const char  *reply;
+
     s->connection->idle = 0;
 
     /* EXT-4: the octets behind it would become commands */
 
     if (ngx_mail_policy_session_bdat((u_char *) line->data, line->len)) {
-        ngx_mail_policy_session_close(s, "501 5.5.2 Bad BDAT command");
+        ngx_mail_policy_session_refuse(s, NGX_MAIL_POLICY_AT_COMMAND_DATA,
+                                       "501 5.5.2 Bad BDAT command");
         return NGX_OK;
-    }
-
-    if (s->reading == NGX_MAIL_POLICY_READ_AUTH) {
-        ngx_mail_policy_auth_abort(s);
-        s->reading = NGX_MAIL_POLICY_READ_COMMAND;
     }
 
     switch (fault) {
 
     case MPOL_LINE_BARE_LF:
-        ngx_mail_policy_session_error(s,
-                                  "500 5.5.2 Lines must end in <CR><LF>");
+        reply = "500 5.5.2 Lines must end in <CR><LF>";
         break;
 
     case MPOL_LINE_CONTROL:
-        ngx_mail_policy_session_error(s,
-                              "501 5.5.2 Control characters not allowed");
+        reply = "501 5.5.2 Control characters not allowed";
         break;
 
     default:
-        ngx_mail_policy_session_error(s, "500 5.5.2 Line too long");
+        reply = "500 5.5.2 Line too long";
     }
+
+    s->at = NGX_MAIL_POLICY_AT_COMMAND_OTHER;
+
+    if (s->reading == NGX_MAIL_POLICY_READ_AUTH) {
+        ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_FAILURE, reply,
+                                  NULL);
+        ngx_mail_policy_auth_abort(s);
+
+        s->at = NGX_MAIL_POLICY_AT_COMMAND_AUTH;
+        s->reading = NGX_MAIL_POLICY_READ_COMMAND;
+    }
+
+    ngx_mail_policy_session_error(s, reply);
 
     return NGX_OK;
 }
@@ -544,6 +557,7 @@ ngx_mail_policy_session_timedout(ngx_mail_policy_session_t *s)
 void
 ngx_mail_policy_session_error(ngx_mail_policy_session_t *s, const char *reply)
 {
+    ngx_mail_policy_session_refused(s, reply);
     ngx_mail_policy_reply(s, "%s", reply);
     ngx_mail_policy_session_count_error(s);
 }
@@ -620,6 +634,21 @@ ngx_mail_policy_session_close(ngx_mail_policy_session_t *s, const char *reply)
 
 
 void
+ngx_mail_policy_session_refuse(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_at_command_e command, const char *reply)
+{
+    if (s->closing) {
+        return;
+    }
+
+    s->at = command;
+
+    ngx_mail_policy_session_refused(s, reply);
+    ngx_mail_policy_session_close(s, reply);
+}
+
+
+void
 ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
 {
     if (s->transaction) {
@@ -648,6 +677,7 @@ ngx_mail_policy_session_reset(ngx_mail_policy_session_t *s)
 static void
 ngx_mail_policy_session_release(ngx_mail_policy_session_t *s)
 {
+    ngx_mail_policy_auth_told(s, NGX_MAIL_POLICY_LOGIN_ABORTED, NULL, NULL);
     ngx_mail_policy_auth_abort(s);
     ngx_mail_policy_asking_end(s);
     ngx_mail_policy_session_dismiss(s);
@@ -692,6 +722,7 @@ ngx_mail_policy_session_cleanup(void *data)
     s->finalized = 1;
 
     ngx_mail_policy_session_release(s);
+    ngx_mail_policy_session_told(s);
     ngx_mail_policy_session_input_free(s, 1);
 
     if (s->envelope.sasl_password.data) {

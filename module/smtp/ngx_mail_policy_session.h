@@ -25,6 +25,7 @@
 #include "mpol_header.h"
 #include "mpol_line.h"
 #include "mpol_pace.h"
+#include "ngx_mail_policy_account.h"
 #include "ngx_mail_policy_auth.h"
 #include "ngx_mail_policy_balance.h"
 #include "ngx_mail_policy_check.h"
@@ -127,6 +128,8 @@ typedef struct {
     ngx_mail_policy_inquiry_t      *inquiry;    /* or NULL */
     unsigned                        routing:1;  /* its route is not known, or
                                                    one before it decides */
+    unsigned                        unsaid:1;   /* that it is refused is not
+                                                   said, or no news */
 } ngx_mail_policy_rcpt_t;
 
 
@@ -173,6 +176,8 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_record_t        record;
 
     ngx_mail_policy_verdict_t      *verdict;  /* the last that refused */
+    ngx_mail_policy_verdict_t      *refusing; /* behind the refusal that comes
+                                                 next; or NULL */
 
     unsigned                        lazy:1;   /* relay chosen at first RCPT */
     unsigned                        routing:1;  /* lookups of the route */
@@ -206,6 +211,7 @@ struct ngx_mail_policy_transaction_s {
     unsigned                        dot:1;    /* the relay has its dot, and
                                                  has not answered */
     unsigned                        failed:1; /* the body is swallowed */
+    unsigned                        refused:1;  /* its MAIL was */
     unsigned                        leaving:1;  /* the reply to it, or to a
                                                    recipient, ends the
                                                    session */
@@ -220,6 +226,9 @@ struct ngx_mail_policy_session_s {
     ngx_mail_core_srv_conf_t       *core;
 
     ngx_mail_policy_envelope_t      envelope;
+    ngx_mail_policy_account_t       account;
+    ngx_mail_policy_at_command_e    at;     /* the command that came last */
+    ngx_mail_policy_verdict_t      *refusing;   /* as a transaction's */
     ngx_mail_policy_read_e          reading;
 
     mpol_line_t                     line;
@@ -228,8 +237,8 @@ struct ngx_mail_policy_session_s {
     size_t                          in_pos;
     size_t                          in_last;
     off_t                           received;   /* octets, all of them */
-    off_t                           received_logged;
-    off_t                           sent_logged;
+    off_t                           received_told;
+    off_t                           sent_told;
 
     u_char                         *out;    /* on the heap; NULL when empty */
     size_t                          out_size;
@@ -285,6 +294,8 @@ struct ngx_mail_policy_session_s {
     unsigned                        starttls:1;    /* after the 220 is out */
     unsigned                        auth_checked:1;    /* by the limits */
     unsigned                        auth_failed:1;     /* it was told so */
+    unsigned                        auth_begun:1;  /* what became of it has
+                                                      not been told */
     unsigned                        shutdown:1;    /* the worker is told */
     unsigned                        closing:1;     /* after the output */
     unsigned                        paused:1;      /* until output is out */
@@ -294,6 +305,7 @@ struct ngx_mail_policy_session_s {
 
 typedef struct {
     mpol_verb_e     verb;
+    ngx_mail_policy_at_command_e  at;   /* as what its refusals count */
 
     /*
      * Sequence, permission and syntax, synchronously.  NGX_OK: go on with
@@ -334,6 +346,10 @@ void ngx_mail_policy_session_cleanup(void *data);
 /* replies with 421 and closes when that is out */
 void ngx_mail_policy_session_close(ngx_mail_policy_session_t *s,
     const char *reply);
+
+/* the same, by which a command is refused */
+void ngx_mail_policy_session_refuse(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_at_command_e command, const char *reply);
 
 /* an error of the client's: counted, the last one ends the session */
 void ngx_mail_policy_session_error(ngx_mail_policy_session_t *s,
@@ -392,6 +408,30 @@ ngx_uint_t ngx_mail_policy_session_clear(ngx_mail_policy_session_t *s);
 
 /* 1 if TLS is on */
 #define ngx_mail_policy_session_tls(s)  ((s)->connection->ssl != NULL)
+
+
+/*
+ * What is told of the session, see ngx_mail_policy_account.h.  refused: the
+ * command at hand is, the caller replies; auth_told: what became of an AUTH,
+ * if that was not told yet; transaction_told: before its end; told: at its
+ * own.
+ */
+void ngx_mail_policy_session_begun(ngx_mail_policy_session_t *s);
+void ngx_mail_policy_session_refused(ngx_mail_policy_session_t *s,
+    const char *reply);
+void ngx_mail_policy_session_refused_text(ngx_mail_policy_session_t *s,
+    ngx_str_t *text);
+void ngx_mail_policy_transaction_refused(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_at_command_e command, ngx_str_t *text,
+    ngx_str_t *recipient);
+void ngx_mail_policy_auth_told(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_login_e result, const char *reply,
+    ngx_mail_policy_verdict_t *verdict);
+void ngx_mail_policy_auth_told_text(ngx_mail_policy_session_t *s,
+    ngx_mail_policy_login_e result, ngx_str_t *text,
+    ngx_mail_policy_verdict_t *verdict);
+void ngx_mail_policy_transaction_told(ngx_mail_policy_transaction_t *t);
+void ngx_mail_policy_session_told(ngx_mail_policy_session_t *s);
 
 
 /* input */

@@ -288,6 +288,7 @@ ngx_mail_policy_smtp_session(ngx_mail_session_t *ms)
 
     ngx_mail_set_ctx(ms, s, ngx_mail_policy_module);
 
+    ngx_mail_policy_session_begun(s);
     ngx_mail_policy_smtp_ssl(c);
 
     return s;

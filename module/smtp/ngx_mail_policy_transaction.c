@@ -47,10 +47,6 @@ static ngx_int_t ngx_mail_policy_transaction_begin(
     ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_transaction_charges(
     ngx_mail_policy_transaction_t *t, ngx_uint_t keep);
-static void ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t);
-static void ngx_mail_policy_transaction_limit(
-    ngx_mail_policy_transaction_t *t);
-static void ngx_mail_policy_transaction_octets(ngx_mail_policy_session_t *s);
 
 
 ngx_str_t  ngx_mail_policy_no_memory =
@@ -250,6 +246,7 @@ ngx_mail_policy_transaction_checked(void *data,
         return;
     }
 
+    t->refusing = verdict;
     ngx_mail_policy_transaction_refuse(t, verdict->code, &verdict->text);
 }
 
@@ -336,6 +333,10 @@ ngx_mail_policy_transaction_refuse(ngx_mail_policy_transaction_t *t,
     static ngx_str_t  sequence = ngx_string("503 5.5.1 Need MAIL command");
 
     s = t->session;
+
+    t->refused = 1;
+    ngx_mail_policy_transaction_refused(t, NGX_MAIL_POLICY_AT_COMMAND_MAIL,
+                                        text, NULL);
 
     ngx_mail_policy_due_done(s, &t->due, text);
     ngx_mail_policy_rcpts_refuse(t, 503, &sequence);
@@ -507,7 +508,7 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_transaction_charges(t, keep);
     ngx_mail_policy_services_forget(t);
     ngx_mail_policy_route_forget(t);
-    ngx_mail_policy_transaction_log(t);
+    ngx_mail_policy_transaction_told(t);
 
     s->envelope.found = NULL;
 
@@ -565,90 +566,4 @@ ngx_mail_policy_transaction_charges(ngx_mail_policy_transaction_t *t,
             ngx_mail_policy_check_give_back(&rcpt->check);
         }
     }
-}
-
-
-static void
-ngx_mail_policy_transaction_log(ngx_mail_policy_transaction_t *t)
-{
-    ngx_queue_t                *q;
-    ngx_mail_policy_rcpt_t     *rcpt;
-    ngx_mail_policy_record_t   *r;
-    ngx_mail_policy_session_t  *s;
-
-    s = t->session;
-    r = &t->record;
-
-    if (s->conf->access_logs == NULL) {
-        return;
-    }
-
-    ngx_mail_policy_transaction_octets(s);
-
-    if (t->verdict) {
-        ngx_mail_policy_transaction_limit(t);
-    }
-
-    r->recipients = ngx_palloc(t->pool, sizeof(ngx_str_t)
-                               * ngx_min(s->envelope.recipients,
-                                         NGX_MAIL_POLICY_LOG_RECIPIENTS));
-
-    for (q = ngx_queue_head(&t->rcpts);
-         r->recipients && q != ngx_queue_sentinel(&t->rcpts)
-         && r->nrecipients < NGX_MAIL_POLICY_LOG_RECIPIENTS;
-         q = ngx_queue_next(q))
-    {
-        rcpt = ngx_queue_data(q, ngx_mail_policy_rcpt_t, queue);
-
-        if (rcpt->state == NGX_MAIL_POLICY_RCPT_ACCEPTED) {
-            r->recipients[r->nrecipients++] = rcpt->to.address;
-        }
-    }
-
-    ngx_mail_policy_log_record(s->conf->access_logs, t->pool, &s->envelope);
-}
-
-
-/* the limit that was exceeded is of more interest than the one asked last */
-
-static void
-ngx_mail_policy_transaction_limit(ngx_mail_policy_transaction_t *t)
-{
-    ngx_mail_policy_record_t    *r;
-    ngx_mail_policy_verdict_t   *verdict;
-    ngx_mail_policy_envelope_t  *e;
-
-    r = &t->record;
-    e = &t->session->envelope;
-    verdict = t->verdict;
-
-    r->limit = verdict->limit;
-    r->action = verdict->action;
-    r->used = verdict->used;
-    r->max = verdict->max;
-    r->retry = verdict->retry;
-
-    e->limit = verdict->limit;
-    e->verdict = verdict->action;
-    e->limit_remaining = verdict->max > verdict->used
-                         ? verdict->max - verdict->used : 0;
-    e->retry_after = verdict->retry;
-}
-
-
-/* since the line before, so that those of a session add up */
-
-static void
-ngx_mail_policy_transaction_octets(ngx_mail_policy_session_t *s)
-{
-    off_t  received, sent;
-
-    received = s->received - (s->in_last - s->in_pos);
-    sent = s->connection->sent + (s->out_last - s->out_pos);
-
-    s->envelope.bytes_received = received - s->received_logged;
-    s->envelope.bytes_sent = sent - s->sent_logged;
-
-    s->received_logged = received;
-    s->sent_logged = sent;
 }

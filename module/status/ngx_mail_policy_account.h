@@ -10,6 +10,14 @@
  * for it.  Front doors call these and no more.
  *
  *     start -> (refused | login | transaction) ... -> end
+ *
+ * A command that is refused is told once, where its reply is decided; what a
+ * client has pipelined behind it and is refused for that ("503 Need MAIL") is
+ * not, nor is a client that is sent away for its silence, or as the worker
+ * shuts down.
+ *
+ * The lines of a JSON log without "if=" are as many as transactions, of any
+ * outcome, and sessions that have a line of their own.
  */
 
 
@@ -20,6 +28,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "ngx_mail_policy_check.h"
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_log.h"
@@ -32,11 +41,14 @@ typedef struct {
     ngx_mail_policy_envelope_t  *envelope;
 
     ngx_uint_t                   transactions;  /* that ended */
-    ngx_uint_t                   auth_failures;
     ngx_uint_t                   status;    /* of the last refusal, and ... */
     ngx_str_t                    reply;     /* ... its text, on the pool of
                                                the connection */
+    ngx_mail_policy_verdict_t   *limit;     /* the last that was exceeded
+                                               outside of a transaction */
     unsigned                     started:1;
+    unsigned                     login:1;   /* one that failed was told, its
+                                               reply was not */
 } ngx_mail_policy_account_t;
 
 
@@ -44,21 +56,25 @@ void ngx_mail_policy_account_start(ngx_mail_policy_account_t *account);
 
 /*
  * A command was refused: text is the reply, as "550 5.7.1 No".  recipient: of
- * RCPT, else NULL.
+ * RCPT, else NULL; verdict: that of the limit that refused it, or NULL.
  */
 void ngx_mail_policy_account_refused(ngx_mail_policy_account_t *account,
     ngx_mail_policy_at_command_e command, ngx_str_t *text,
-    ngx_str_t *recipient);
+    ngx_str_t *recipient, ngx_mail_policy_verdict_t *verdict);
 
 /*
  * A login has come to its end; method: NGX_MAIL_POLICY_METHOD_, or 0;
- * login: what was tried, empty if unknown.
+ * login: what was tried, empty if unknown; text: the reply, empty if it was
+ * let in, or there will be none.  That AUTH is refused is told behind it.
  */
 void ngx_mail_policy_account_login(ngx_mail_policy_account_t *account,
     ngx_uint_t method, ngx_mail_policy_login_e result, ngx_str_t *login,
-    ngx_str_t *text);
+    ngx_str_t *text, ngx_mail_policy_verdict_t *verdict);
 
-/* the envelope's record is that of a transaction that ends; pool: its own */
+/*
+ * The envelope's record is that of a transaction that ends; pool: its own.
+ * The octets of the envelope are those since the call before.
+ */
 void ngx_mail_policy_account_transaction(ngx_mail_policy_account_t *account,
     ngx_pool_t *pool);
 

@@ -19,6 +19,7 @@
 #include "ngx_mail_policy_json.h"
 #include "ngx_mail_policy_log.h"
 #include "ngx_mail_policy_log_write.h"
+#include "ngx_mail_policy_metrics.h"
 
 
 typedef size_t (*ngx_mail_policy_log_escape_pt)(const uint8_t *in, size_t len,
@@ -54,7 +55,7 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope)
 {
     ngx_str_t                      line, json;
-    ngx_uint_t                     i;
+    ngx_uint_t                     i, lines;
     ngx_mail_policy_use_t          use;
     ngx_mail_policy_access_log_t  *log;
 
@@ -62,6 +63,7 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
     use.envelope = envelope;
     use.maps = NULL;
 
+    lines = 0;
     ngx_str_null(&json);
 
     log = logs->elts;
@@ -73,6 +75,7 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
         case NGX_OK:
             ngx_mail_policy_log_write(&log[i], &line,
                                       envelope->connection->log);
+            lines++;
             break;
 
         case NGX_DECLINED:
@@ -82,6 +85,10 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
             ngx_mail_policy_log_no_memory(&log[i],
                                           envelope->connection->log);
         }
+    }
+
+    if (lines) {
+        ngx_mail_policy_metrics_add(NGX_MAIL_POLICY_METRIC_LOG_LINES, 1);
     }
 }
 
@@ -232,7 +239,9 @@ ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
         ngx_mail_policy_json_sec(j, "upstream_response_time", r->relay_start);
     }
 
-    ngx_mail_policy_json_sec(j, "transaction_time", r->start);
+    if (r->start) {
+        ngx_mail_policy_json_sec(j, "transaction_time", r->start);
+    }
 }
 
 

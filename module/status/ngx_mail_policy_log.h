@@ -5,7 +5,8 @@
 
 
 /*
- * The access log: one line a transaction in each log, whatever became of it.
+ * The access log: one line a transaction in each log, whatever became of it,
+ * and one for a session that was refused something and had none.
  */
 
 
