@@ -239,6 +239,7 @@ ngx_mail_policy_check_ask(ngx_mail_policy_check_t *check, ngx_uint_t n)
 
     check->ask = ask;
     check->limits = limits;
+    check->slowed = NULL;
 
     return NGX_OK;
 }
@@ -630,11 +631,14 @@ ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
         delay = ngx_mail_policy_check_delay(check);
 
         if (delay) {
+            ngx_mail_policy_decision_slowed(check);
             ngx_mail_policy_check_restore(check);
             ngx_add_timer(check->tarpit, delay);
             return;
         }
     }
+
+    ngx_mail_policy_decision(check);
 
     if (ask->rc != NGX_OK) {
         ngx_mail_policy_verdict_tell(check);

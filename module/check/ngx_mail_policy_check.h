@@ -143,6 +143,8 @@ struct ngx_mail_policy_check_s {
     ngx_uint_t                    waits;    /* for charged[waits - 1] */
     ngx_event_t                  *tarpit;   /* NULL: never needed */
     ngx_msec_t                    delay;
+    u_char                       *slowed;   /* of limits: 1: has delayed; NULL:
+                                               none has */
     ngx_mail_policy_ask_t        *fill;     /* see ..._check_fill() */
     unsigned                      answered:1;
 };
@@ -194,6 +196,10 @@ void ngx_mail_policy_check_give_back(ngx_mail_policy_check_t *check);
 
 /* auth: the login succeeded: given back, and its client is exempt */
 void ngx_mail_policy_check_succeeded(ngx_mail_policy_check_t *check);
+
+
+/* in a worker: limits, in arrays of them, are in the metrics from now on */
+void ngx_mail_policy_decision_init(ngx_array_t *limits);
 
 
 #endif /* NGX_MAIL_POLICY_CHECK_H */

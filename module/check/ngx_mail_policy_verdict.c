@@ -16,6 +16,7 @@
 #include <ngx_mail.h>
 
 #include "mpol_text.h"
+#include "ngx_mail_policy_board.h"
 #include "ngx_mail_policy_verdict.h"
 
 
@@ -26,8 +27,6 @@ static ngx_uint_t ngx_mail_policy_verdict_within(
     ngx_mail_policy_check_t *check);
 static void ngx_mail_policy_verdict_find(ngx_mail_policy_check_t *check,
     ngx_uint_t soft);
-static ngx_uint_t ngx_mail_policy_verdict_relays(
-    ngx_mail_policy_check_t *check, ngx_uint_t i);
 static void ngx_mail_policy_verdict_set(ngx_mail_policy_check_t *check,
     ngx_uint_t i, ngx_uint_t unit);
 static void ngx_mail_policy_verdict_nearest(ngx_mail_policy_check_t *check);
@@ -177,9 +176,7 @@ ngx_mail_policy_verdict_find(ngx_mail_policy_check_t *check, ngx_uint_t soft)
 }
 
 
-/* 1 if charge i, where it does not fit, sends the message elsewhere */
-
-static ngx_uint_t
+ngx_uint_t
 ngx_mail_policy_verdict_relays(ngx_mail_policy_check_t *check, ngx_uint_t i)
 {
     return check->limits[i]->exceed == NGX_MAIL_POLICY_RELAY
@@ -494,8 +491,10 @@ ngx_mail_policy_verdict_delays(ngx_mail_policy_check_t *check,
 void
 ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check)
 {
-    u_char                       used[NGX_INT64_LEN], max[NGX_INT64_LEN],
-                                 retry[NGX_INT64_LEN];
+    u_char                      *p, used[NGX_INT64_LEN], max[NGX_INT64_LEN],
+                                 retry[NGX_INT64_LEN],
+                                 reason[sizeof("limit ")
+                                        + NGX_MAIL_POLICY_NAME_MAX];
     ngx_mail_policy_charge_t    *charge;
     ngx_mail_policy_verdict_t   *verdict;
     ngx_mail_policy_envelope_t  *e;
@@ -543,4 +542,14 @@ ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check)
 
     ngx_mail_policy_store_event(check->store, words,
                                 sizeof(words) / sizeof(ngx_str_t));
+
+    if (verdict->rc == NGX_DECLINED) {
+        p = ngx_snprintf(reason, sizeof(reason), "limit %V", &verdict->limit);
+
+        words[0].data = reason;
+        words[0].len = p - reason;
+
+        ngx_mail_policy_board_refused(&words[0], &charge->key);
+        e->told++;
+    }
 }

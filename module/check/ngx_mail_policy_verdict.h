@@ -41,6 +41,14 @@ ngx_uint_t ngx_mail_policy_check_octets(ngx_mail_policy_charge_t *charge);
 ngx_uint_t ngx_mail_policy_check_enforced(ngx_mail_policy_limit_t *limit,
     ngx_str_t *key);
 
+/* 1 if charge i, where it does not fit, sends the message elsewhere */
+ngx_uint_t ngx_mail_policy_verdict_relays(ngx_mail_policy_check_t *check,
+    ngx_uint_t i);
+
+/* what each limit decided is counted: of the last answer; of one that delays */
+void ngx_mail_policy_decision(ngx_mail_policy_check_t *check);
+void ngx_mail_policy_decision_slowed(ngx_mail_policy_check_t *check);
+
 /* the limit that was exceeded, for the help desk and the error log */
 void ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check);
 

@@ -130,6 +130,9 @@ typedef struct {
 
     u_char                       *file;         /* where it was defined */
     ngx_uint_t                    line;
+
+    ngx_uint_t                    block;        /* check/'s own: of its
+                                                   counters; 0: not known */
 } ngx_mail_policy_limit_t;
 
 
@@ -190,6 +193,8 @@ typedef struct {
     ngx_array_t                   auths;        /* ..._auth_conf_t * */
     ngx_array_t                   auth_jwts;    /* auth/'s own */
     ngx_array_t                   services;     /* ..._service_t * */
+    ngx_array_t                   limits;       /* of servers of ours: arrays
+                                                   of ..._limit_t */
     ngx_array_t                  *sockets;      /* conf/'s own, or NULL */
     void                         *auth_http;    /* our stand-in for a server
                                                    that needs none, or NULL */

@@ -446,11 +446,19 @@ ngx_mail_policy_limit_init(ngx_conf_t *cf, ngx_mail_policy_srv_conf_t *conf,
     ngx_mail_policy_main_conf_t *mcf)
 {
     ngx_uint_t                i;
+    ngx_array_t             **limits;
     ngx_mail_policy_limit_t  *limit;
 
     if (conf->limits == NULL) {
         return NGX_OK;
     }
+
+    limits = ngx_array_push(&mcf->limits);
+    if (limits == NULL) {
+        return NGX_ERROR;
+    }
+
+    *limits = conf->limits;
 
     limit = conf->limits->elts;
 

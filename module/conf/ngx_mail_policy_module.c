@@ -450,6 +450,8 @@ ngx_mail_policy_create_main_conf(ngx_conf_t *cf)
            != NGX_OK
         || ngx_array_init(&mcf->services, cf->pool, 4, sizeof(void *))
            != NGX_OK
+        || ngx_array_init(&mcf->limits, cf->pool, 4, sizeof(void *))
+           != NGX_OK
         || ngx_array_init(&mcf->maps, cf->pool, 4, sizeof(void *)) != NGX_OK
         || ngx_array_init(&mcf->log_formats, cf->pool, 4, sizeof(void *))
            != NGX_OK)
@@ -883,6 +885,7 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_mail_policy_metrics_init_process(cycle, mcf->metrics);
+    ngx_mail_policy_decision_init(&mcf->limits);
 
     if (ngx_mail_policy_upstream_init_process(cycle, &mcf->relays) != NGX_OK) {
         return NGX_ERROR;

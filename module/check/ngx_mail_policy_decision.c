@@ -1,0 +1,226 @@
+
+/*
+ * Copyright (C) the ngx_mail_policy_module authors
+ */
+
+
+/*
+ * What the limits of a check decided, for the metrics and the board.  No
+ * events arrive here.
+ *
+ * A decision is the store's answer to one question of a check about one limit:
+ * what a connection, a login, MAIL, a RCPT, or the octets at the end of the
+ * message cost.  Each limit is counted by its own answer, once: one that had
+ * room passed, also if another one refused and nothing was charged.  One that
+ * delayed (tarpit) is counted as it does so for the first time; what comes of
+ * the delay makes no further one.  A greeting asks, and decides nothing; nor
+ * does a limit of which no rate is in force.
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_mail.h>
+
+#include "ngx_mail_policy_board.h"
+#include "ngx_mail_policy_verdict.h"
+
+
+static void ngx_mail_policy_decision_one(ngx_mail_policy_check_t *check,
+    ngx_uint_t i);
+static ngx_uint_t ngx_mail_policy_decision_in_force(
+    ngx_mail_policy_charge_t *charge);
+static void ngx_mail_policy_decision_add(ngx_mail_policy_limit_t *limit,
+    ngx_uint_t decision);
+static void ngx_mail_policy_decision_near(ngx_mail_policy_check_t *check,
+    ngx_uint_t i);
+
+
+void
+ngx_mail_policy_decision(ngx_mail_policy_check_t *check)
+{
+    ngx_uint_t  i;
+
+    if (ngx_mail_policy_metrics == NULL) {
+        return;
+    }
+
+    for (i = 0; i < check->ask->ncharges; i++) {
+
+        if (check->slowed == NULL || !check->slowed[i]) {
+            ngx_mail_policy_decision_one(check, i);
+        }
+
+        if (check->ask->rc != NGX_ERROR) {
+            ngx_mail_policy_decision_near(check, i);
+        }
+    }
+}
+
+
+void
+ngx_mail_policy_decision_slowed(ngx_mail_policy_check_t *check)
+{
+    ngx_uint_t                 i;
+    ngx_mail_policy_charge_t  *charge;
+
+    if (check->slowed == NULL) {
+        check->slowed = ngx_pcalloc(check->ask->pool, check->ask->ncharges);
+        if (check->slowed == NULL) {
+            return;
+        }
+    }
+
+    for (i = 0; i < check->ask->ncharges; i++) {
+        charge = &check->ask->charges[i];
+
+        if (check->slowed[i] || charge->soft
+            || ngx_mail_policy_charge_fits(charge))
+        {
+            continue;
+        }
+
+        check->slowed[i] = 1;
+
+        ngx_mail_policy_decision_add(check->limits[i],
+                                     NGX_MAIL_POLICY_METRIC_LIMIT_TARPIT);
+    }
+}
+
+
+static void
+ngx_mail_policy_decision_one(ngx_mail_policy_check_t *check, ngx_uint_t i)
+{
+    ngx_uint_t                 decision;
+    ngx_mail_policy_limit_t   *limit;
+    ngx_mail_policy_charge_t  *charge;
+
+    limit = check->limits[i];
+    charge = &check->ask->charges[i];
+
+    if (!ngx_mail_policy_decision_in_force(charge)) {
+        return;
+    }
+
+    /* of several calls to a Cluster some may have no answer: no time */
+
+    if (check->ask->rc == NGX_ERROR || charge->open || charge->at == 0) {
+        decision = NGX_MAIL_POLICY_METRIC_LIMIT_ERROR;
+
+    } else if (ngx_mail_policy_charge_fits(charge)) {
+        decision = NGX_MAIL_POLICY_METRIC_LIMIT_PASS;
+
+    } else if (!charge->soft || ngx_mail_policy_verdict_relays(check, i)) {
+        decision = NGX_MAIL_POLICY_METRIC_LIMIT_DEFER + limit->exceed;
+
+    } else {
+        decision = NGX_MAIL_POLICY_METRIC_LIMIT_REPORT;
+    }
+
+    ngx_mail_policy_decision_add(limit, decision);
+}
+
+
+static ngx_uint_t
+ngx_mail_policy_decision_in_force(ngx_mail_policy_charge_t *charge)
+{
+    ngx_uint_t  u;
+
+    for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
+        if ((charge->asked & ngx_mail_policy_asked(u))
+            && charge->units[u].rate.kind != MPOL_RATE_NONE)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_mail_policy_decision_add(ngx_mail_policy_limit_t *limit,
+    ngx_uint_t decision)
+{
+    if (limit->block == 0) {
+        limit->block = ngx_mail_policy_metrics_block(
+                               NGX_MAIL_POLICY_BLOCK_LIMIT, &limit->name,
+                               NULL);
+    }
+
+    ngx_mail_policy_metrics_add(limit->block + decision, 1);
+}
+
+
+/*
+ * A charge that passed says what is left behind it; one that did not, what is
+ * used.  So does a login, which is a failure only if it comes to one.
+ */
+
+static void
+ngx_mail_policy_decision_near(ngx_mail_policy_check_t *check, ngx_uint_t i)
+{
+    uint64_t                        used, max, expires;
+    ngx_uint_t                      u;
+    mpol_rate_t                    *rate;
+    ngx_mail_policy_charge_t       *charge;
+    ngx_mail_policy_charge_unit_t  *unit;
+
+    charge = &check->ask->charges[i];
+
+    for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
+        unit = &charge->units[u];
+        rate = &unit->rate;
+
+        if (!(charge->asked & ngx_mail_policy_asked(u))
+            || (rate->kind != MPOL_RATE_WINDOW
+                && rate->kind != MPOL_RATE_BUCKET)
+            || charge->open)
+        {
+            continue;
+        }
+
+        max = (rate->kind == MPOL_RATE_BUCKET) ? rate->burst : rate->count;
+        used = unit->decision.used;
+
+        if (charge->charged && u != NGX_MAIL_POLICY_AUTH_FAILURES) {
+            used = max - ngx_min(unit->decision.remaining, max);
+        }
+
+        /* numbers are below 2^54: no overflow */
+
+        if (used * 5 < max * 4) {
+            continue;
+        }
+
+        expires = (rate->kind == MPOL_RATE_BUCKET)
+                  ? mpol_rate_cost(rate, ngx_min(used, max)) : rate->period;
+
+        ngx_mail_policy_board_near(&charge->name,
+                                   &ngx_mail_policy_store_units[u],
+                                   &charge->key, used, max,
+                                   ngx_time() + expires / 1000000 + 1);
+    }
+}
+
+
+void
+ngx_mail_policy_decision_init(ngx_array_t *limits)
+{
+    ngx_uint_t                 i, k;
+    ngx_array_t              **list;
+    ngx_mail_policy_limit_t   *limit;
+
+    list = limits->elts;
+
+    for (i = 0; i < limits->nelts; i++) {
+        limit = list[i]->elts;
+
+        for (k = 0; k < list[i]->nelts; k++) {
+            limit[k].block = ngx_mail_policy_metrics_block(
+                                 NGX_MAIL_POLICY_BLOCK_LIMIT, &limit[k].name,
+                                 NULL);
+        }
+    }
+}
