@@ -311,12 +311,20 @@ ngx_mail_policy_metrics_timer(ngx_event_t *ev)
 static ngx_msec_t
 ngx_mail_policy_metrics_next(void)
 {
-    ngx_time_t  *now;
+    ngx_msec_t  now;
 
-    now = ngx_timeofday();
+    now = (ngx_msec_t) (ngx_mail_policy_metrics_usec() / 1000);
 
-    return (NGX_MAIL_POLICY_PAST_STEP - now->sec % NGX_MAIL_POLICY_PAST_STEP)
-           * 1000 - now->msec;
+    return NGX_MAIL_POLICY_PAST_STEP * 1000
+           - now % (NGX_MAIL_POLICY_PAST_STEP * 1000);
+}
+
+
+uint64_t
+ngx_mail_policy_metrics_step(void)
+{
+    return ngx_mail_policy_metrics_usec() / 1000000
+           / NGX_MAIL_POLICY_PAST_STEP + 1;
 }
 
 
@@ -333,7 +341,7 @@ ngx_mail_policy_metrics_past_keep(ngx_mail_policy_metrics_t *metrics)
     ngx_atomic_uint_t        step, old, mark;
     ngx_mail_policy_past_t  *past;
 
-    step = ngx_time() / NGX_MAIL_POLICY_PAST_STEP;
+    step = (ngx_atomic_uint_t) ngx_mail_policy_metrics_step();
     mark = ngx_mail_policy_metrics_mark(step);
     past = &metrics->shm->past[step % NGX_MAIL_POLICY_PAST_STEPS];
     old = past->step;
@@ -350,6 +358,8 @@ ngx_mail_policy_metrics_past_keep(ngx_mail_policy_metrics_t *metrics)
         past->totals[i] = totals[i];
     }
 
+    past->msec = ngx_mail_policy_metrics_usec() / 1000;
+
     ngx_memory_barrier();
 
     past->step = step;
@@ -358,7 +368,7 @@ ngx_mail_policy_metrics_past_keep(ngx_mail_policy_metrics_t *metrics)
 
 ngx_uint_t
 ngx_mail_policy_metrics_past(ngx_mail_policy_metrics_t *metrics,
-    uint64_t step, uint64_t totals[NGX_MAIL_POLICY_PASTS])
+    uint64_t step, uint64_t totals[NGX_MAIL_POLICY_PASTS], uint64_t *msec)
 {
     ngx_uint_t               i;
     ngx_mail_policy_past_t  *past;
@@ -374,6 +384,8 @@ ngx_mail_policy_metrics_past(ngx_mail_policy_metrics_t *metrics,
     for (i = 0; i < NGX_MAIL_POLICY_PASTS; i++) {
         totals[i] = past->totals[i];
     }
+
+    *msec = past->msec;
 
     ngx_memory_barrier();
 

@@ -210,8 +210,9 @@ typedef struct {
 
 
 typedef struct {
-    ngx_atomic_t                   step;    /* time / PAST_STEP; 0: none;
+    ngx_atomic_t                   step;    /* ..._metrics_step(); 0: none;
                                                below 0: being written */
+    ngx_atomic_t                   msec;    /* when, by the same clock */
     ngx_atomic_t                   totals[NGX_MAIL_POLICY_PASTS];
 } ngx_mail_policy_past_t;
 
@@ -287,6 +288,18 @@ void ngx_mail_policy_metrics_exit_process(void);
 ngx_uint_t ngx_mail_policy_metrics_block(ngx_mail_policy_block_e kind,
     ngx_str_t *name, ngx_str_t *second);
 
+/*
+ * The i-th block, its name and (empty but of a relay) second, where they are:
+ * they stay, and do not change.  Returns the number of its first counter, or
+ * 0: there is none.
+ */
+ngx_uint_t ngx_mail_policy_metrics_block_get(
+    ngx_mail_policy_metrics_t *metrics, ngx_uint_t i,
+    ngx_mail_policy_block_e *kind, ngx_str_t *name, ngx_str_t *second);
+
+/* 1 if the name of a block is this one, of which it may be the beginning */
+ngx_uint_t ngx_mail_policy_metrics_block_is(ngx_str_t *block, ngx_str_t *name);
+
 /* counts an answer of the store that took so many microseconds */
 void ngx_mail_policy_metrics_store(uint64_t usec);
 
@@ -299,11 +312,17 @@ uint64_t ngx_mail_policy_metrics_total(ngx_mail_policy_metrics_t *metrics,
 uint64_t ngx_mail_policy_metrics_now(ngx_mail_policy_metrics_t *metrics,
     ngx_uint_t gauge);
 
-/* the totals as of now, and those of a step; 0: there are none of it */
+/* the step that is now, by the clock that only goes forward: >= 1 */
+uint64_t ngx_mail_policy_metrics_step(void);
+
+/*
+ * The totals as of now, and those of a step, which were taken as it began, or
+ * later: at *msec.  0: there are none of it.
+ */
 void ngx_mail_policy_metrics_past_now(ngx_mail_policy_metrics_t *metrics,
     uint64_t totals[NGX_MAIL_POLICY_PASTS]);
 ngx_uint_t ngx_mail_policy_metrics_past(ngx_mail_policy_metrics_t *metrics,
-    uint64_t step, uint64_t totals[NGX_MAIL_POLICY_PASTS]);
+    uint64_t step, uint64_t totals[NGX_MAIL_POLICY_PASTS], uint64_t *msec);
 
 
 #endif /* NGX_MAIL_POLICY_METRICS_H */

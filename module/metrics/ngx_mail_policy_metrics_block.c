@@ -26,8 +26,9 @@
 static ngx_int_t ngx_mail_policy_metrics_block_find(
     ngx_mail_policy_metrics_shm_t *shm, ngx_mail_policy_block_e kind,
     ngx_str_t *name, ngx_str_t *second);
-static ngx_uint_t ngx_mail_policy_metrics_block_is(u_char *text, size_t len,
-    ngx_str_t *name);
+static void ngx_mail_policy_metrics_block_names(
+    ngx_mail_policy_metrics_block_t *block, ngx_str_t *name,
+    ngx_str_t *second);
 static void ngx_mail_policy_metrics_block_put(
     ngx_mail_policy_metrics_shm_t *shm, ngx_mail_policy_block_e kind,
     ngx_str_t *name, ngx_str_t *second);
@@ -85,6 +86,7 @@ static ngx_int_t
 ngx_mail_policy_metrics_block_find(ngx_mail_policy_metrics_shm_t *shm,
     ngx_mail_policy_block_e kind, ngx_str_t *name, ngx_str_t *second)
 {
+    ngx_str_t                         first, last;
     ngx_uint_t                        i, n;
     ngx_mail_policy_metrics_block_t  *block;
 
@@ -93,10 +95,11 @@ ngx_mail_policy_metrics_block_find(ngx_mail_policy_metrics_shm_t *shm,
     for (i = NGX_MAIL_POLICY_BLOCK_KINDS; i < n; i++) {
         block = &shm->blocks[i];
 
+        ngx_mail_policy_metrics_block_names(block, &first, &last);
+
         if (block->kind == kind
-            && ngx_mail_policy_metrics_block_is(block->name, block->len, name)
-            && ngx_mail_policy_metrics_block_is(block->second,
-                                                block->second_len, second))
+            && ngx_mail_policy_metrics_block_is(&first, name)
+            && ngx_mail_policy_metrics_block_is(&last, second))
         {
             return i;
         }
@@ -106,13 +109,47 @@ ngx_mail_policy_metrics_block_find(ngx_mail_policy_metrics_shm_t *shm,
 }
 
 
+static void
+ngx_mail_policy_metrics_block_names(ngx_mail_policy_metrics_block_t *block,
+    ngx_str_t *name, ngx_str_t *second)
+{
+    name->len = block->len;
+    name->data = block->name;
+
+    second->len = block->second_len;
+    second->data = block->second;
+}
+
+
 /* what is too long is told apart by its beginning */
 
-static ngx_uint_t
-ngx_mail_policy_metrics_block_is(u_char *text, size_t len, ngx_str_t *name)
+ngx_uint_t
+ngx_mail_policy_metrics_block_is(ngx_str_t *block, ngx_str_t *name)
 {
-    return len == ngx_min(name->len, NGX_MAIL_POLICY_METRICS_NAME)
-           && ngx_memcmp(text, name->data, len) == 0;
+    return block->len == ngx_min(name->len, NGX_MAIL_POLICY_METRICS_NAME)
+           && ngx_memcmp(block->data, name->data, block->len) == 0;
+}
+
+
+ngx_uint_t
+ngx_mail_policy_metrics_block_get(ngx_mail_policy_metrics_t *metrics,
+    ngx_uint_t i, ngx_mail_policy_block_e *kind, ngx_str_t *name,
+    ngx_str_t *second)
+{
+    ngx_mail_policy_metrics_block_t  *block;
+
+    if (i >= metrics->shm->nblocks) {
+        return 0;
+    }
+
+    ngx_memory_barrier();
+
+    block = &metrics->shm->blocks[i];
+
+    *kind = (ngx_mail_policy_block_e) block->kind;
+    ngx_mail_policy_metrics_block_names(block, name, second);
+
+    return ngx_mail_policy_metrics_first(i);
 }
 
 

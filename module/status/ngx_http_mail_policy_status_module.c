@@ -18,7 +18,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
-#include "ngx_mail_policy_status.h"
+#include "ngx_mail_policy_snapshot.h"
 
 
 static char *ngx_http_mail_policy_status(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -101,6 +101,8 @@ ngx_http_mail_policy_status_handler(ngx_http_request_t *r)
     ngx_str_t    text;
     ngx_chain_t  out;
 
+    ngx_mail_policy_snapshot_t  *snapshot;
+
     if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
         return NGX_HTTP_NOT_ALLOWED;
     }
@@ -111,7 +113,11 @@ ngx_http_mail_policy_status_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (ngx_mail_policy_status_json(r->pool, &text) != NGX_OK) {
+    snapshot = ngx_mail_policy_snapshot(r->pool);
+
+    if (snapshot == NULL
+        || ngx_mail_policy_snapshot_json(r->pool, snapshot, &text) != NGX_OK)
+    {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -13,11 +13,10 @@
 #include "mpol_text.h"
 
 
-static ngx_int_t ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j,
-    size_t n);
+static void ngx_mail_policy_json_comma(ngx_mail_policy_json_t *j);
 
 
-static ngx_int_t
+ngx_int_t
 ngx_mail_policy_json_reserve(ngx_mail_policy_json_t *j, size_t n)
 {
     size_t   size;
@@ -76,6 +75,47 @@ ngx_mail_policy_json_value(ngx_mail_policy_json_t *j, ngx_str_t *value)
 
 
 void
+ngx_mail_policy_json_name(ngx_mail_policy_json_t *j, const char *name)
+{
+    ngx_mail_policy_json_comma(j);
+    ngx_mail_policy_json_raw(j, "\"");
+    ngx_mail_policy_json_raw(j, name);
+    ngx_mail_policy_json_raw(j, "\":");
+}
+
+
+static void
+ngx_mail_policy_json_comma(ngx_mail_policy_json_t *j)
+{
+    if (j->last > j->start && j->last[-1] != '{' && j->last[-1] != '[') {
+        ngx_mail_policy_json_raw(j, ",");
+    }
+}
+
+
+void
+ngx_mail_policy_json_open(ngx_mail_policy_json_t *j, const char *name,
+    const char *begin)
+{
+    if (name) {
+        ngx_mail_policy_json_name(j, name);
+
+    } else {
+        ngx_mail_policy_json_comma(j);
+    }
+
+    ngx_mail_policy_json_raw(j, begin);
+}
+
+
+void
+ngx_mail_policy_json_close(ngx_mail_policy_json_t *j, const char *end)
+{
+    ngx_mail_policy_json_raw(j, end);
+}
+
+
+void
 ngx_mail_policy_json_str(ngx_mail_policy_json_t *j, const char *name,
     ngx_str_t *value)
 {
@@ -83,9 +123,7 @@ ngx_mail_policy_json_str(ngx_mail_policy_json_t *j, const char *name,
         return;
     }
 
-    ngx_mail_policy_json_raw(j, ",\"");
-    ngx_mail_policy_json_raw(j, name);
-    ngx_mail_policy_json_raw(j, "\":");
+    ngx_mail_policy_json_name(j, name);
     ngx_mail_policy_json_value(j, value);
 }
 
@@ -94,11 +132,45 @@ void
 ngx_mail_policy_json_num(ngx_mail_policy_json_t *j, const char *name,
     uint64_t value)
 {
-    if (ngx_mail_policy_json_reserve(j, ngx_strlen(name) + sizeof(",\"\":") - 1
-                                        + NGX_INT64_LEN)
-        == NGX_OK)
-    {
-        j->last = ngx_sprintf(j->last, ",\"%s\":%uL", name, value);
+    ngx_mail_policy_json_name(j, name);
+
+    if (ngx_mail_policy_json_reserve(j, NGX_INT64_LEN) == NGX_OK) {
+        j->last = ngx_sprintf(j->last, "%uL", value);
+    }
+}
+
+
+void
+ngx_mail_policy_json_bool(ngx_mail_policy_json_t *j, const char *name,
+    ngx_uint_t value)
+{
+    ngx_mail_policy_json_name(j, name);
+    ngx_mail_policy_json_raw(j, value ? "true" : "false");
+}
+
+
+void
+ngx_mail_policy_json_part(ngx_mail_policy_json_t *j, const char *name,
+    uint64_t n, uint64_t unit)
+{
+    ngx_mail_policy_json_name(j, name);
+    ngx_mail_policy_json_decimal(j, n, unit);
+}
+
+
+void
+ngx_mail_policy_json_decimal(ngx_mail_policy_json_t *j, uint64_t n,
+    uint64_t unit)
+{
+    if (ngx_mail_policy_json_reserve(j, 2 * NGX_INT64_LEN) != NGX_OK) {
+        return;
+    }
+
+    j->last = ngx_sprintf(j->last, "%uL.", n / unit);
+
+    for (n %= unit; unit > 1; n %= unit) {
+        unit /= 10;
+        *j->last++ = (u_char) ('0' + n / unit);
     }
 }
 
@@ -107,16 +179,5 @@ void
 ngx_mail_policy_json_sec(ngx_mail_policy_json_t *j, const char *name,
     ngx_msec_t from)
 {
-    ngx_msec_t  ms;
-
-    ms = ngx_current_msec - from;
-
-    if (ngx_mail_policy_json_reserve(j, ngx_strlen(name)
-                                        + sizeof(",\"\":.000") - 1
-                                        + NGX_INT64_LEN)
-        == NGX_OK)
-    {
-        j->last = ngx_sprintf(j->last, ",\"%s\":%M.%03M", name, ms / 1000,
-                              ms % 1000);
-    }
+    ngx_mail_policy_json_part(j, name, ngx_current_msec - from, 1000);
 }

@@ -19,6 +19,7 @@
 #include <ngx_core.h>
 
 #include "ngx_mail_policy_board.h"
+#include "ngx_mail_policy_board.h"
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_metrics.h"
 
@@ -49,21 +50,26 @@ typedef struct {
 } ngx_mail_policy_snapshot_upstream_t;
 
 
+/*
+ * What is counted by name.  Limits and policy servers: those of the
+ * configuration, and of one before.  Relays: those that were used; some are
+ * peers of upstreams, others are of groups that are made at run time, or were
+ * of a configuration before.  "other" is what there was no room for.
+ */
 typedef struct {
-    ngx_str_t                   name;
+    ngx_str_t                   name;       /* limit, service; or a group */
+    ngx_str_t                   address;    /* of a relay: address:port */
+    ngx_uint_t                  peer;       /* 1: is in upstreams, too */
     uint64_t                    counters[NGX_MAIL_POLICY_METRICS_BLOCK];
+                                            /* ..._METRIC_LIMIT_, SERVICE_,
+                                               PEER_ */
 } ngx_mail_policy_snapshot_block_t;
 
-
-/* a limit of the configuration, or one that was in it since the start:
-   ..._METRIC_LIMIT_ */
 typedef ngx_mail_policy_snapshot_block_t  ngx_mail_policy_snapshot_limit_t;
-
-/* a policy server that is asked: ..._METRIC_SERVICE_ */
 typedef ngx_mail_policy_snapshot_block_t  ngx_mail_policy_snapshot_service_t;
 
 
-/* who is refused, and why; keys near their limit, or over it: as boards say */
+/* who is refused, and why; keys near their limit, or over it */
 typedef ngx_mail_policy_board_refused_t  ngx_mail_policy_snapshot_refused_t;
 typedef ngx_mail_policy_board_near_t     ngx_mail_policy_snapshot_near_t;
 
@@ -73,6 +79,7 @@ typedef struct {
     ngx_uint_t                  mail;       /* 0: no server of ours, and
                                                nothing below */
     ngx_uint_t                  metrics;    /* 0: policy_metrics off */
+    time_t                      now;
     time_t                      started;    /* the counters did */
 
     ngx_str_t                   store_kind;     /* redis, memory */
@@ -84,7 +91,10 @@ typedef struct {
     uint64_t                    gauges[NGX_MAIL_POLICY_GAUGES];
     uint64_t                    counters[NGX_MAIL_POLICY_METRIC_FIXED];
 
-    /* totals now; a second's, over the last 10 to 20 s; and an hour's */
+    /*
+     * Totals now; a second's, over the last 10 to 20 s; the last hour's, or
+     * those since the start; and by minutes, the last of which is not over.
+     */
     uint64_t                    totals[NGX_MAIL_POLICY_PASTS];
     uint64_t                    rate[NGX_MAIL_POLICY_PASTS];  /* thousandths */
     uint64_t                    hour[NGX_MAIL_POLICY_PASTS];
@@ -92,15 +102,33 @@ typedef struct {
                                        [NGX_MAIL_POLICY_PASTS];
 
     ngx_array_t                 upstreams;  /* ..._snapshot_upstream_t */
-    ngx_array_t                 limits;     /* ..._snapshot_limit_t */
-    ngx_array_t                 services;   /* ..._snapshot_service_t */
+    ngx_array_t                 relays;     /* ..._snapshot_block_t */
+    ngx_array_t                 limits;     /* ..._snapshot_block_t */
+    ngx_array_t                 services;   /* ..._snapshot_block_t */
     ngx_array_t                 refused;    /* ..._snapshot_refused_t */
     ngx_array_t                 near;       /* ..._snapshot_near_t */
 } ngx_mail_policy_snapshot_t;
 
 
+/* of an answer: names of what the counters are by, as the forms show them */
+extern ngx_str_t  ngx_mail_policy_snapshot_commands[];   /* AT_COMMANDS */
+extern ngx_str_t  ngx_mail_policy_snapshot_mechanisms[]; /* MECHANISMS */
+extern ngx_str_t  ngx_mail_policy_snapshot_logins[];     /* LOGINS */
+extern ngx_str_t  ngx_mail_policy_snapshot_answers[];    /* ANSWERS */
+extern ngx_str_t  ngx_mail_policy_snapshot_results[];    /* of limits, without
+                                                            LIMIT_NEAR */
+
 /* NULL: no memory */
 ngx_mail_policy_snapshot_t *ngx_mail_policy_snapshot(ngx_pool_t *pool);
+
+/*
+ * Its parts, if metrics are on: counters (with what is in the configuration
+ * and was not counted yet), and the last hour.
+ */
+ngx_int_t ngx_mail_policy_snapshot_counters(ngx_mail_policy_snapshot_t *s,
+    ngx_mail_policy_metrics_t *metrics);
+void ngx_mail_policy_snapshot_past(ngx_mail_policy_snapshot_t *s,
+    ngx_mail_policy_metrics_t *metrics);
 
 
 /*
