@@ -291,9 +291,11 @@ ngx_mail_policy_log_put(ngx_open_file_t *file,
         (void) ngx_write_fd(file->fd, "\n", 1);
     }
 
-    fault->torn = 0;
-
     n = ngx_write_fd(file->fd, data, len);
+
+    if (n > 0) {
+        fault->torn = (data[n - 1] == LF) ? 0 : file->fd;
+    }
 
     if (n != (ssize_t) len) {
         ngx_mail_policy_log_put_failed(file, fault, data, len, n, log);
@@ -316,17 +318,8 @@ ngx_mail_policy_log_put_failed(ngx_open_file_t *file,
         fault->full = ngx_time();
     }
 
-    p = data;
-
-    if (n > 0) {
-        p += n;
-
-        if (p[-1] != LF) {
-            fault->torn = file->fd;
-        }
-    }
-
     lost = 0;
+    p = (n > 0) ? data + n : data;
 
     while (p < data + len) {
         lost += (*p++ == LF);

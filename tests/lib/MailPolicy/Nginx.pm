@@ -10,7 +10,7 @@ use Time::HiRes qw(sleep time);
 use MailPolicy::Process qw(children spawn stop_process wait_exit);
 
 
-# name, dir, binary
+# name, dir, binary; single => 1: it has "master_process off"
 
 sub new {
     my ($class, %option) = @_;
@@ -51,7 +51,7 @@ sub start {
 
     my $end = time() + 20;
 
-    until (-s $self->{pid_file} && $self->worker_pids()) {
+    until (-s $self->{pid_file} && ($self->{single} || $self->worker_pids())) {
         my $status = wait_exit($self->{pid}, 0.02);
 
         if (defined $status) {
