@@ -20,8 +20,9 @@
  * A counter is named by its number: fixed ones by the enum below, those of a
  * limit, a relay, a policy server by the number of its block and theirs in
  * it.  There is room for NGX_MAIL_POLICY_METRICS_BLOCKS; what finds none is
- * counted by the block "other" of its kind, so nothing that a client says
- * makes a new name.
+ * counted by the block "other" of its kind.  Names that are not of the
+ * configuration get half of the room at the most: a client may have a say in
+ * them.
  *
  * Where metrics are off (policy_metrics off) all of this does nothing.
  */
@@ -99,6 +100,7 @@ enum {
     NGX_MAIL_POLICY_METRIC_AUTH = NGX_MAIL_POLICY_METRIC_REFUSED
                                   + 2 * NGX_MAIL_POLICY_AT_COMMANDS,
                                             /* mechanism * LOGINS + result */
+    /* Redis', of each question that somebody waits for; memory has none */
     NGX_MAIL_POLICY_METRIC_STORE_SECONDS = NGX_MAIL_POLICY_METRIC_AUTH
             + NGX_MAIL_POLICY_METRICS_MECHANISMS * NGX_MAIL_POLICY_LOGINS,
                                             /* answers by bound, not summed
@@ -106,13 +108,15 @@ enum {
     NGX_MAIL_POLICY_METRIC_STORE_SUM = NGX_MAIL_POLICY_METRIC_STORE_SECONDS
                                        + NGX_MAIL_POLICY_METRICS_BOUNDS + 1,
                                             /* microseconds */
-    NGX_MAIL_POLICY_METRIC_STORE_ERRORS,    /* not answered in time */
+    NGX_MAIL_POLICY_METRIC_STORE_ERRORS,    /* by on_error: away, late, or an
+                                               error was the answer */
     NGX_MAIL_POLICY_METRIC_POSTFIX,         /* by ..._answer_e */
     NGX_MAIL_POLICY_METRIC_LOG_LINES = NGX_MAIL_POLICY_METRIC_POSTFIX
                                        + NGX_MAIL_POLICY_ANSWERS,
     NGX_MAIL_POLICY_METRIC_LOG_LOST,        /* lines that could not be
                                                written */
-    NGX_MAIL_POLICY_METRIC_EVENTS_LOST,     /* of mail:events */
+    NGX_MAIL_POLICY_METRIC_EVENTS_LOST,     /* of mail:events: not known to
+                                               be written */
     NGX_MAIL_POLICY_METRIC_FIXED
 };
 
@@ -128,22 +132,30 @@ enum {
     NGX_MAIL_POLICY_METRIC_LIMIT_NEAR       /* 80 % were reached */
 };
 
-/* in the block of a relay */
+/*
+ * In the block of a relay.  A try is a MAIL for it, and ends with the
+ * transaction or when the next relay is asked.  It comes to a failure, to a
+ * reply, or, where the client or the edge ends it, to neither.  Logins and
+ * health checks are no tries.
+ */
 enum {
-    NGX_MAIL_POLICY_METRIC_PEER_TRIES = 0,  /* transactions that asked it */
-    NGX_MAIL_POLICY_METRIC_PEER_FAILURES,   /* lost, refused to connect, ... */
-    NGX_MAIL_POLICY_METRIC_PEER_2XX,        /* what tries came to */
-    NGX_MAIL_POLICY_METRIC_PEER_4XX,
+    NGX_MAIL_POLICY_METRIC_PEER_TRIES = 0,
+    NGX_MAIL_POLICY_METRIC_PEER_FAILURES,   /* no connection, lost, refused
+                                               the set-up, not SMTP, ... */
+    NGX_MAIL_POLICY_METRIC_PEER_2XX,        /* it took the message */
+    NGX_MAIL_POLICY_METRIC_PEER_4XX,        /* ... or not, or no recipient */
     NGX_MAIL_POLICY_METRIC_PEER_5XX,
-    NGX_MAIL_POLICY_METRIC_PEER_SUM,        /* microseconds, of tries */
-    NGX_MAIL_POLICY_METRIC_PEER_CONNECTS,   /* new connections */
-    NGX_MAIL_POLICY_METRIC_PEER_REUSED      /* kept ones that were used */
+    NGX_MAIL_POLICY_METRIC_PEER_SUM,        /* microseconds that tries waited
+                                               for it: to connect, and for
+                                               replies; not for the client */
+    NGX_MAIL_POLICY_METRIC_PEER_CONNECTS,   /* connections made */
+    NGX_MAIL_POLICY_METRIC_PEER_REUSED      /* tries on one that was there */
 };
 
-/* in the block of a policy server */
+/* in the block of a policy server: what its questions came to */
 enum {
     NGX_MAIL_POLICY_METRIC_SERVICE_PASS = 0,
-    NGX_MAIL_POLICY_METRIC_SERVICE_REFUSE,
+    NGX_MAIL_POLICY_METRIC_SERVICE_REFUSE,  /* REJECT, DEFER and their like */
     NGX_MAIL_POLICY_METRIC_SERVICE_DEFAULT, /* default_action: no answer */
     NGX_MAIL_POLICY_METRIC_SERVICE_SUM      /* microseconds, of answers */
 };
@@ -158,7 +170,7 @@ typedef enum {
 /* gauges; what a worker adds it takes away itself, or its end does */
 enum {
     NGX_MAIL_POLICY_GAUGE_SESSIONS = 0,
-    NGX_MAIL_POLICY_GAUGE_STORE,            /* workers that use the store */
+    NGX_MAIL_POLICY_GAUGE_STORE,            /* workers that use Redis */
     NGX_MAIL_POLICY_GAUGE_STORE_UP,         /* ... for whom it is there */
     NGX_MAIL_POLICY_GAUGE_KEPT,             /* relays' connections, idle */
     NGX_MAIL_POLICY_GAUGES
@@ -286,6 +298,10 @@ void ngx_mail_policy_metrics_exit_process(void);
  * true as long as the process.  second: of a relay, else NULL.
  */
 ngx_uint_t ngx_mail_policy_metrics_block(ngx_mail_policy_block_e kind,
+    ngx_str_t *name, ngx_str_t *second);
+
+/* the same for a name that is not of the configuration */
+ngx_uint_t ngx_mail_policy_metrics_block_dynamic(ngx_mail_policy_block_e kind,
     ngx_str_t *name, ngx_str_t *second);
 
 /*

@@ -23,6 +23,9 @@
     (NGX_MAIL_POLICY_METRIC_FIXED + (i) * NGX_MAIL_POLICY_METRICS_BLOCK)
 
 
+static ngx_uint_t ngx_mail_policy_metrics_block_add(
+    ngx_mail_policy_block_e kind, ngx_str_t *name, ngx_str_t *second,
+    ngx_uint_t max);
 static ngx_int_t ngx_mail_policy_metrics_block_find(
     ngx_mail_policy_metrics_shm_t *shm, ngx_mail_policy_block_e kind,
     ngx_str_t *name, ngx_str_t *second);
@@ -37,6 +40,26 @@ static void ngx_mail_policy_metrics_block_put(
 ngx_uint_t
 ngx_mail_policy_metrics_block(ngx_mail_policy_block_e kind, ngx_str_t *name,
     ngx_str_t *second)
+{
+    return ngx_mail_policy_metrics_block_add(kind, name, second,
+                                             NGX_MAIL_POLICY_METRICS_BLOCKS);
+}
+
+
+ngx_uint_t
+ngx_mail_policy_metrics_block_dynamic(ngx_mail_policy_block_e kind,
+    ngx_str_t *name, ngx_str_t *second)
+{
+    return ngx_mail_policy_metrics_block_add(kind, name, second,
+                                          NGX_MAIL_POLICY_METRICS_BLOCKS / 2);
+}
+
+
+/* a new one is made while there are fewer than max */
+
+static ngx_uint_t
+ngx_mail_policy_metrics_block_add(ngx_mail_policy_block_e kind,
+    ngx_str_t *name, ngx_str_t *second, ngx_uint_t max)
 {
     ngx_int_t                       i;
     ngx_uint_t                      k;
@@ -67,7 +90,7 @@ ngx_mail_policy_metrics_block(ngx_mail_policy_block_e kind, ngx_str_t *name,
 
     if (i == NGX_DECLINED) {
 
-        if (shm->nblocks < NGX_MAIL_POLICY_METRICS_BLOCKS) {
+        if (shm->nblocks < max) {
             i = shm->nblocks;
             ngx_mail_policy_metrics_block_put(shm, kind, name, second);
 
