@@ -341,7 +341,10 @@ ngx_mail_policy_ask_parts(ngx_mail_policy_ask_t *ask)
                == NGX_OK)
         {
             ask->pending++;
+            continue;
         }
+
+        ngx_mail_policy_store_unanswered(store);
     }
 }
 
@@ -355,6 +358,10 @@ ngx_mail_policy_ask_done(void *data, ngx_int_t rc)
 
     part->request = NULL;
     part->rc = rc;
+
+    if (rc == NGX_ERROR) {
+        ngx_mail_policy_store_unanswered(part->ask->store);
+    }
 
     ngx_mail_policy_ask_arrived(part->ask);
 }

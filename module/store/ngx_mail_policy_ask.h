@@ -64,6 +64,9 @@ void ngx_mail_policy_ask_hold(ngx_mail_policy_ask_t *ask);
 /* a worker that shuts down stays until Redis has got what is on its way */
 void ngx_mail_policy_store_linger(ngx_mail_policy_store_t *store);
 
+/* a question to Redis is judged by on_error; a worker's end is no such one */
+void ngx_mail_policy_store_unanswered(ngx_mail_policy_store_t *store);
+
 /* neither the event nor the request will find its owner any more */
 void ngx_mail_policy_store_forget(ngx_event_t *ev,
     ngx_mail_policy_redis_request_t *request);

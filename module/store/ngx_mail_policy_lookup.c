@@ -105,6 +105,10 @@ ngx_mail_policy_lookup_finish(void *data, ngx_int_t rc)
     lookup->request = NULL;
     lookup->rc = rc;
 
+    if (rc == NGX_ERROR) {
+        ngx_mail_policy_store_unanswered(lookup->store);
+    }
+
     if (lookup->event.timer_set) {
         ngx_del_timer(&lookup->event);
     }

@@ -24,6 +24,7 @@
 #include <ngx_event.h>
 
 #include "mpol_slot.h"
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_redis_node.h"
 
 
@@ -60,6 +61,9 @@ ngx_mail_policy_redis_init_process(ngx_mail_policy_redis_t *redis,
     redis->running = 1;
     redis->heard = 0;
     redis->begun = ngx_current_msec;
+    redis->counted_up = 0;
+
+    ngx_mail_policy_metrics_gauge(NGX_MAIL_POLICY_GAUGE_STORE, 1);
 
     ngx_mail_policy_redis_scripts_init();
 
@@ -109,6 +113,9 @@ ngx_mail_policy_redis_exit_process(ngx_mail_policy_redis_t *redis)
     /* nodes are freed, and those who are told may give back: to no node */
 
     redis->running = 0;
+
+    ngx_mail_policy_redis_show(redis);
+    ngx_mail_policy_metrics_gauge(NGX_MAIL_POLICY_GAUGE_STORE, -1);
 
     while (!ngx_queue_empty(&redis->parked)) {
         q = ngx_queue_head(&redis->parked);
@@ -434,6 +441,29 @@ ngx_mail_policy_redis_there(ngx_mail_policy_redis_t *redis)
     }
 
     return 0;
+}
+
+
+/*
+ * A worker's part in the gauge is 0 or 1, and it knows which; so it does not
+ * drift, however often this is called.
+ */
+
+void
+ngx_mail_policy_redis_show(ngx_mail_policy_redis_t *redis)
+{
+    ngx_uint_t  there;
+
+    there = ngx_mail_policy_redis_there(redis);
+
+    if (there == redis->counted_up) {
+        return;
+    }
+
+    redis->counted_up = there;
+
+    ngx_mail_policy_metrics_gauge(NGX_MAIL_POLICY_GAUGE_STORE_UP,
+                                  there ? 1 : -1);
 }
 
 

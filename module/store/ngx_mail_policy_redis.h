@@ -76,6 +76,8 @@ struct ngx_mail_policy_redis_request_s {
 
     /* the connection's own */
 
+    uint64_t                          begun;    /* the first time it was sent,
+                                                   of what has an owner */
     ngx_mail_policy_redis_node_t     *asked;    /* ASK: by whom, else NULL */
     ngx_msec_t                        due;
     unsigned                          again:1;  /* TRYAGAIN, not before due */
@@ -183,6 +185,7 @@ struct ngx_mail_policy_redis_s {
     unsigned                         cluster:1;
     ngx_msec_t                       begun;
     unsigned                         heard:1;   /* of a server: up, or away */
+    unsigned                         counted_up:1;  /* as what is shown */
     unsigned                         running:1; /* in a worker */
 };
 

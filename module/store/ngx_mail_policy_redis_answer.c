@@ -18,6 +18,7 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_redis_node.h"
 
 
@@ -136,6 +137,7 @@ static ngx_int_t
 ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
     ngx_mail_policy_redis_reply_t *reply)
 {
+    uint64_t                          took;
     ngx_int_t                         rc;
     ngx_uint_t                        n, action;
     ngx_queue_t                      *q;
@@ -173,7 +175,16 @@ ngx_mail_policy_redis_answer(ngx_mail_policy_redis_conn_t *conn,
         ngx_mail_policy_redis_works(conn, request);
     }
 
+    took = (request->data && request->begun)
+           ? ngx_mail_policy_metrics_usec() - request->begun : 0;
+
     rc = request->handler(request, reply);
+
+    /* an error is none: its owner is still to be told */
+
+    if (took && request->data == NULL) {
+        ngx_mail_policy_metrics_store(took);
+    }
 
     if (rc == NGX_AGAIN
         && ngx_mail_policy_redis_repeat(conn, request) == NGX_OK)
@@ -214,7 +225,11 @@ ngx_mail_policy_redis_works(ngx_mail_policy_redis_conn_t *conn,
     }
 
     conn->backoff = NGX_MAIL_POLICY_REDIS_BACKOFF;
-    node->doubtful = 0;
+
+    if (node->doubtful) {
+        node->doubtful = 0;
+        ngx_mail_policy_redis_show(conn->redis);
+    }
 
     if (node->nup) {
         ngx_mail_policy_redis_back(node);
@@ -243,6 +258,7 @@ ngx_mail_policy_redis_error(ngx_mail_policy_redis_conn_t *conn,
 
     if (error[n].action & NGX_MAIL_POLICY_REDIS_RECONNECT) {
         conn->node->doubtful = 1;
+        ngx_mail_policy_redis_show(conn->redis);
     }
 
     if (error[n].action & NGX_MAIL_POLICY_REDIS_FIND) {

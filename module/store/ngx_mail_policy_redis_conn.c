@@ -346,6 +346,8 @@ ngx_mail_policy_redis_up(ngx_mail_policy_redis_conn_t *conn)
 
     ngx_del_timer(&conn->timer);
 
+    ngx_mail_policy_redis_show(conn->redis);
+
     if (!node->doubtful) {
         ngx_mail_policy_redis_back(node);
     }
@@ -369,6 +371,8 @@ ngx_mail_policy_redis_suspect(ngx_mail_policy_redis_conn_t *conn)
 
     conn->state = NGX_MAIL_POLICY_REDIS_SLOW;
     node->nup--;
+
+    ngx_mail_policy_redis_show(conn->redis);
 
     if (node->nup == 0) {
         ngx_mail_policy_redis_away(node, 0, "no answer in time");
@@ -439,6 +443,7 @@ ngx_mail_policy_redis_close(ngx_mail_policy_redis_conn_t *conn)
 
     if (conn->state == NGX_MAIL_POLICY_REDIS_UP) {
         conn->node->nup--;
+        ngx_mail_policy_redis_show(conn->redis);
     }
 
     conn->state = NGX_MAIL_POLICY_REDIS_DOWN;

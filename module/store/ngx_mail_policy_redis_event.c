@@ -6,7 +6,8 @@
 
 /*
  * The stream "events".  No events of ours arrive here, and nobody waits for
- * the answer.
+ * the answer.  What Redis does not say it has written is counted as lost, when
+ * the request ends.
  *
  *     XADD <prefix>events MAXLEN ~ <n> * <name> <value> ...
  */
@@ -17,6 +18,7 @@
 #include <ngx_event.h>
 
 #include "ngx_mail_policy_ask.h"
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_redis_script.h"
 #include "ngx_mail_policy_store_conf.h"
 
@@ -24,6 +26,9 @@
 #define NGX_MAIL_POLICY_EVENT_WORD  256     /* octets of a value, at most */
 
 
+static ngx_mail_policy_redis_request_t *ngx_mail_policy_redis_event_request(
+    ngx_uint_t argc);
+static void ngx_mail_policy_redis_event_end(void *data);
 static ngx_int_t ngx_mail_policy_redis_event_answer(
     ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply);
@@ -46,9 +51,9 @@ ngx_mail_policy_store_event(ngx_mail_policy_store_t *store,
         return;
     }
 
-    request = ngx_mail_policy_redis_request(6 + n,
-                                          ngx_mail_policy_redis_event_answer);
+    request = ngx_mail_policy_redis_event_request(6 + n);
     if (request == NULL) {
+        ngx_mail_policy_metrics_add(NGX_MAIL_POLICY_METRIC_EVENTS_LOST, 1);
         return;
     }
 
@@ -82,12 +87,55 @@ ngx_mail_policy_store_event(ngx_mail_policy_store_t *store,
 }
 
 
+static ngx_mail_policy_redis_request_t *
+ngx_mail_policy_redis_event_request(ngx_uint_t argc)
+{
+    ngx_pool_cleanup_t               *cln;
+    ngx_mail_policy_redis_request_t  *request;
+
+    request = ngx_mail_policy_redis_request(argc,
+                                          ngx_mail_policy_redis_event_answer);
+    if (request == NULL) {
+        return NULL;
+    }
+
+    cln = ngx_pool_cleanup_add(request->pool, 0);
+    if (cln == NULL) {
+        ngx_mail_policy_redis_request_free(request);
+        return NULL;
+    }
+
+    cln->handler = ngx_mail_policy_redis_event_end;
+    cln->data = request;
+
+    return request;
+}
+
+
+/* ctx is set when it is known to be written */
+
+static void
+ngx_mail_policy_redis_event_end(void *data)
+{
+    ngx_mail_policy_redis_request_t *request = data;
+
+    if (request->ctx == NULL) {
+        ngx_mail_policy_metrics_add(NGX_MAIL_POLICY_METRIC_EVENTS_LOST, 1);
+    }
+}
+
+
 static ngx_int_t
 ngx_mail_policy_redis_event_answer(ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply)
 {
     ngx_str_t                 name;
     ngx_mail_policy_redis_t  *redis;
+
+    if (reply->type == NGX_MAIL_POLICY_REDIS_STRING) {
+        request->ctx = request;
+        return NGX_OK;
+    }
 
     /* other errors have been logged; the id is of no interest */
 
@@ -102,7 +150,5 @@ ngx_mail_policy_redis_event_answer(ngx_mail_policy_redis_request_t *request,
         }
     }
 
-    return (reply->type == NGX_MAIL_POLICY_REDIS_STRING
-            || reply->type == NGX_MAIL_POLICY_REDIS_ERROR)
-           ? NGX_OK : NGX_ERROR;
+    return (reply->type == NGX_MAIL_POLICY_REDIS_ERROR) ? NGX_OK : NGX_ERROR;
 }

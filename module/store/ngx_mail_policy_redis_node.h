@@ -85,6 +85,8 @@ ngx_mail_policy_redis_conn_t *ngx_mail_policy_redis_node_conn(
 void ngx_mail_policy_redis_away(ngx_mail_policy_redis_node_t *node,
     ngx_err_t err, const char *why);
 void ngx_mail_policy_redis_back(ngx_mail_policy_redis_node_t *node);
+/* whether any is up may have changed: the gauge */
+void ngx_mail_policy_redis_show(ngx_mail_policy_redis_t *redis);
 /* "10.0.0.1" or "2001:db8::1", and a port: NGX_OK, NGX_DECLINED */
 ngx_int_t ngx_mail_policy_redis_sockaddr(ngx_sockaddr_t *sockaddr,
     socklen_t *socklen, u_char *p, size_t len, in_port_t port);

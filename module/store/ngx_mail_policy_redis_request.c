@@ -17,6 +17,7 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_redis_node.h"
 #include "ngx_mail_policy_redis_script.h"
 
@@ -117,6 +118,12 @@ ngx_mail_policy_redis_push(ngx_mail_policy_redis_conn_t *conn,
     }
 
     conn->last = p;
+
+    if (request->done && request->begun == 0
+        && ngx_mail_policy_metrics_slot)
+    {
+        request->begun = ngx_mail_policy_metrics_usec();
+    }
 
     request->conn = conn;
     ngx_queue_insert_tail(&conn->requests, &request->queue);

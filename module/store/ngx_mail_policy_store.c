@@ -21,6 +21,7 @@
 
 #include "mpol_text.h"
 #include "ngx_mail_policy_ask.h"
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_store_conf.h"
 
 
@@ -216,6 +217,15 @@ ngx_mail_policy_store_linger_handler(ngx_event_t *ev)
         && (ngx_msec_int_t) (store->linger_end - ngx_current_msec) > 0)
     {
         ngx_add_timer(ev, NGX_MAIL_POLICY_LINGER);
+    }
+}
+
+
+void
+ngx_mail_policy_store_unanswered(ngx_mail_policy_store_t *store)
+{
+    if (store->redis && !store->exiting) {
+        ngx_mail_policy_metrics_add(NGX_MAIL_POLICY_METRIC_STORE_ERRORS, 1);
     }
 }
 
