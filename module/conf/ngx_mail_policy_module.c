@@ -884,12 +884,16 @@ ngx_mail_policy_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    /* first: the others have counters there */
+
     ngx_mail_policy_metrics_init_process(cycle, mcf->metrics);
     ngx_mail_policy_decision_init(&mcf->limits);
 
     if (ngx_mail_policy_upstream_init_process(cycle, &mcf->relays) != NGX_OK) {
         return NGX_ERROR;
     }
+
+    ngx_mail_policy_service_start(&mcf->services);
 
     return ngx_mail_policy_store_init_process(cycle, mcf->store);
 }

@@ -27,6 +27,7 @@
 #include <ngx_event.h>
 #include <ngx_event_connect.h>
 
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_service_conn.h"
 
 
@@ -58,6 +59,9 @@ static void ngx_mail_policy_question_bad(
 static void ngx_mail_policy_question_failed(
     ngx_mail_policy_question_t *question, ngx_err_t err, const char *why);
 static void ngx_mail_policy_question_timeout_handler(ngx_event_t *ev);
+static void ngx_mail_policy_question_count(
+    ngx_mail_policy_question_t *question, mpol_access_t *access,
+    ngx_uint_t failed);
 static void ngx_mail_policy_question_finalize(
     ngx_mail_policy_question_t *question, mpol_access_t *access,
     ngx_uint_t failed);
@@ -96,6 +100,7 @@ void
 ngx_mail_policy_question_send(ngx_mail_policy_question_t *question)
 {
     question->deadline = ngx_current_msec + question->timeout;
+    question->begun = ngx_mail_policy_metrics_usec();
 
     ngx_queue_insert_tail(&question->service->waiting, &question->queue);
 
@@ -553,9 +558,41 @@ static void
 ngx_mail_policy_question_finalize(ngx_mail_policy_question_t *question,
     mpol_access_t *access, ngx_uint_t failed)
 {
+    ngx_mail_policy_question_count(question, access, failed);
     ngx_mail_policy_question_cancel(question);
 
     question->handler(question->data, access, failed);
+}
+
+
+static void
+ngx_mail_policy_question_count(ngx_mail_policy_question_t *question,
+    mpol_access_t *access, ngx_uint_t failed)
+{
+    ngx_uint_t  counters;
+
+    counters = question->service->counters;
+
+    if (counters == 0) {
+        /* a single process has reloaded */
+        return;
+    }
+
+    if (failed) {
+        ngx_mail_policy_metrics_add(counters
+                                    + NGX_MAIL_POLICY_METRIC_SERVICE_DEFAULT,
+                                    1);
+        return;
+    }
+
+    ngx_mail_policy_metrics_add(counters
+                                + (access->code
+                                   ? NGX_MAIL_POLICY_METRIC_SERVICE_REFUSE
+                                   : NGX_MAIL_POLICY_METRIC_SERVICE_PASS),
+                                1);
+    ngx_mail_policy_metrics_add(counters + NGX_MAIL_POLICY_METRIC_SERVICE_SUM,
+                                ngx_mail_policy_metrics_usec()
+                                - question->begun);
 }
 
 

@@ -18,6 +18,7 @@
 #include <ngx_core.h>
 #include <ngx_event.h>
 
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_service_conn.h"
 #include "mpol_text.h"
 
@@ -272,6 +273,22 @@ ngx_mail_policy_service_count(ngx_mail_policy_service_t *service)
                   service->failures);
 
     service->failures = 0;
+}
+
+
+void
+ngx_mail_policy_service_start(ngx_array_t *services)
+{
+    ngx_uint_t                   i;
+    ngx_mail_policy_service_t  **service;
+
+    service = services->elts;
+
+    for (i = 0; i < services->nelts; i++) {
+        service[i]->counters = ngx_mail_policy_metrics_block(
+                                                NGX_MAIL_POLICY_BLOCK_SERVICE,
+                                                &service[i]->name, NULL);
+    }
 }
 
 

@@ -79,6 +79,9 @@ void ngx_mail_policy_question_cancel(ngx_mail_policy_question_t *question);
 ngx_mail_policy_service_t *ngx_mail_policy_service_create(ngx_conf_t *cf,
     ngx_array_t *services, ngx_str_t *name, ngx_uint_t max);
 
+/* a worker begins: their counters */
+void ngx_mail_policy_service_start(ngx_array_t *services);
+
 /* the worker exits: nothing is kept any more */
 void ngx_mail_policy_service_exit(ngx_array_t *services);
 

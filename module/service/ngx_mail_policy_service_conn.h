@@ -41,6 +41,7 @@ struct ngx_mail_policy_service_s {
 
     /* each worker's own */
 
+    ngx_uint_t                       counters;  /* the first of them */
     ngx_uint_t                       current;   /* address */
     ngx_queue_t                      kept;      /* connections */
     ngx_uint_t                       nconns;    /* all of them */
@@ -103,6 +104,7 @@ struct ngx_mail_policy_question_s {
     ngx_queue_t                      queue;     /* service->waiting */
     ngx_event_t                      timer;
     ngx_msec_t                       deadline;
+    uint64_t                         begun;     /* microseconds */
     ngx_uint_t                       address;
     ngx_uint_t                       tried;     /* addresses */
     ngx_err_t                        err;       /* of the last of them */
