@@ -29,6 +29,7 @@
 #include <ngx_event_connect.h>
 
 #include "ngx_mail_policy_keep.h"
+#include "ngx_mail_policy_metrics.h"
 
 
 #define NGX_MAIL_POLICY_KEEP_REST  1000     /* its client may come again */
@@ -285,6 +286,7 @@ ngx_mail_policy_keep_put(ngx_mail_policy_relay_t *relay)
 
     ngx_queue_insert_head(&keep->relays, &relay->kept_queue);
     keep->count++;
+    ngx_mail_policy_metrics_gauge(NGX_MAIL_POLICY_GAUGE_KEPT, 1);
 
     ngx_mail_policy_relay_rest(relay);
 
@@ -353,6 +355,7 @@ ngx_mail_policy_keep_remove(ngx_mail_policy_relay_t *relay)
 {
     ngx_queue_remove(&relay->kept_queue);
     relay->keep->count--;
+    ngx_mail_policy_metrics_gauge(NGX_MAIL_POLICY_GAUGE_KEPT, -1);
 
     relay->kept = 0;
     relay->pc.connection->idle = 0;

@@ -24,6 +24,7 @@
 #include <ngx_mail.h>
 
 #include "ngx_mail_policy_conf.h"
+#include "ngx_mail_policy_metrics.h"
 
 
 static void ngx_mail_policy_peer_count(ngx_mail_policy_peer_t *peer,
@@ -207,6 +208,26 @@ ngx_mail_policy_peer_free(ngx_mail_policy_peer_t *peer)
     if (peer->pool) {
         ngx_destroy_pool(peer->pool);
     }
+}
+
+
+/*
+ * Of the configuration's all are there from the start; those that are found
+ * at run time have theirs when one is needed.
+ */
+
+ngx_uint_t
+ngx_mail_policy_peer_counters(ngx_mail_policy_peer_t *peer)
+{
+    if (peer->counters == 0) {
+        peer->counters = (peer->upstream->dynamic || peer->pool)
+            ? ngx_mail_policy_metrics_block_dynamic(NGX_MAIL_POLICY_BLOCK_PEER,
+                                          &peer->upstream->name, &peer->name)
+            : ngx_mail_policy_metrics_block(NGX_MAIL_POLICY_BLOCK_PEER,
+                                          &peer->upstream->name, &peer->name);
+    }
+
+    return peer->counters;
 }
 
 

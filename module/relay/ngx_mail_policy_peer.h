@@ -67,6 +67,7 @@ typedef struct {
 
     ngx_pool_t                    *pool;    /* its own, or NULL */
     ngx_uint_t                     index;   /* in the group */
+    ngx_uint_t                     counters;    /* its block; 0: not yet */
     ngx_uint_t                     refs;    /* without that of its group */
     unsigned                       gone:1;  /* no more in its group */
 } ngx_mail_policy_peer_t;
@@ -86,6 +87,9 @@ void ngx_mail_policy_peer_ref(ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_peer_unref(ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_peer_rest(ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_peer_use(ngx_mail_policy_peer_t *peer);
+
+/* the first of its counters, see ..._metrics.h */
+ngx_uint_t ngx_mail_policy_peer_counters(ngx_mail_policy_peer_t *peer);
 
 /* 1 if health_check has found that it is not well */
 ngx_uint_t ngx_mail_policy_peer_unhealthy(ngx_mail_policy_peer_t *peer);

@@ -31,6 +31,7 @@
 #include <ngx_event_connect.h>
 
 #include "ngx_mail_policy_keep.h"
+#include "ngx_mail_policy_metrics.h"
 
 
 #define NGX_MAIL_POLICY_RELAY_LINGER   5000     /* for the reply to QUIT */
@@ -409,6 +410,9 @@ ngx_mail_policy_relay_test_connect(ngx_mail_policy_relay_t *relay)
         ngx_mail_policy_relay_fail(relay, "no TCP_NODELAY");
         return NGX_ERROR;
     }
+
+    ngx_mail_policy_metrics_add(ngx_mail_policy_peer_counters(relay->peer)
+                                + NGX_MAIL_POLICY_METRIC_PEER_CONNECTS, 1);
 
     if (ngx_mail_policy_relay_connected(relay) != NGX_OK) {
         ngx_mail_policy_relay_fail_as(relay, NGX_MAIL_POLICY_RELAY_OURSELVES,

@@ -61,6 +61,8 @@ ngx_mail_policy_upstream_init_process(ngx_cycle_t *cycle,
             if (ngx_mail_policy_peer_attach(upstream[i]->peers[j]) != NGX_OK) {
                 return NGX_ERROR;
             }
+
+            (void) ngx_mail_policy_peer_counters(upstream[i]->peers[j]);
         }
 
         ngx_mail_policy_upstream_resolve_start(upstream[i], cycle->log);

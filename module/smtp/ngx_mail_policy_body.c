@@ -493,6 +493,8 @@ ngx_mail_policy_body_end(ngx_mail_policy_transaction_t *t)
         return NGX_OK;
     }
 
+    ngx_mail_policy_peer_try_due(&t->try);
+
     return NGX_AGAIN;
 }
 

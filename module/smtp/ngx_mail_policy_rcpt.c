@@ -314,6 +314,7 @@ ngx_mail_policy_rcpts_kick(ngx_mail_policy_transaction_t *t)
         }
 
         rcpt->state = NGX_MAIL_POLICY_RCPT_RELAYING;
+        ngx_mail_policy_peer_try_due(&t->try);
     }
 }
 

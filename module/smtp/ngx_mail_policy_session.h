@@ -34,6 +34,7 @@
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_keep.h"
 #include "ngx_mail_policy_log.h"
+#include "ngx_mail_policy_peer_try.h"
 #include "ngx_mail_policy_relay.h"
 #include "ngx_mail_policy_service.h"
 
@@ -157,6 +158,7 @@ struct ngx_mail_policy_transaction_s {
     ngx_mail_policy_upstream_t     *diverted;  /* by on_exceed=relay: */
     ngx_mail_policy_balance_t       balance;    /* among its peers */
     ngx_mail_policy_next_t          next;
+    ngx_mail_policy_peer_try_t      try;        /* as it is counted */
     ngx_uint_t                      mail_status;    /* and ... */
     ngx_str_t                       mail_refused;   /* ... text: to MAIL, for
                                                        all recipients */

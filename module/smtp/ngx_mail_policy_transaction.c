@@ -420,6 +420,8 @@ ngx_mail_policy_transaction_begin(ngx_mail_policy_transaction_t *t)
         return NGX_OK;
     }
 
+    ngx_mail_policy_peer_try_due(&t->try);
+
     t->data = 1;
     s->reading = NGX_MAIL_POLICY_READ_NOTHING;
 
@@ -504,6 +506,8 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
     keep = (outcome == NGX_MAIL_POLICY_ACCEPTED
             || outcome == NGX_MAIL_POLICY_UNACKED
             || outcome == NGX_MAIL_POLICY_UNKNOWN);
+
+    ngx_mail_policy_peer_try_end(&t->try);
 
     ngx_mail_policy_transaction_charges(t, keep);
     ngx_mail_policy_services_forget(t);

@@ -114,6 +114,7 @@ ngx_mail_policy_transaction_relay(ngx_mail_policy_transaction_t *t)
     }
 
     ngx_mail_policy_next_try(&t->next);
+    ngx_mail_policy_peer_try_begin(&t->try, s->relay);
 
     return ngx_mail_policy_transaction_ask(t);
 }
@@ -212,6 +213,10 @@ ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
 
     ngx_mail_policy_record_tried(&t->record,
                                  s->relay->unable ? 0 : reply->code);
+
+    if (!s->relay->unable) {
+        ngx_mail_policy_peer_try_replied(&t->try, stage, reply->code);
+    }
 
     switch (stage) {
 
@@ -382,6 +387,8 @@ ngx_mail_policy_relay_failed(void *data, ngx_mail_policy_relay_stage_e stage)
         ngx_mail_policy_balance_tried(&t->balance, s->relay->peer);
     }
 
+    ngx_mail_policy_peer_try_failed(&t->try, s->relay, stage);
+
     if (ngx_mail_policy_next_failure(&t->next, s->relay, stage)) {
         ngx_mail_policy_upstream_report(s->relay->peer, 1);
     }
@@ -425,6 +432,7 @@ ngx_mail_policy_relay_again(ngx_mail_policy_transaction_t *t)
     ngx_mail_policy_relay_close(stale);
 
     ngx_mail_policy_relay_restart(t);
+    ngx_mail_policy_peer_try_again(&t->try);
 
     if (rc != NGX_OK || ngx_mail_policy_transaction_ask(t) != NGX_OK) {
         ngx_mail_policy_relay_next(t, 0, 452, &ngx_mail_policy_no_memory);
