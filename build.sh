@@ -23,7 +23,8 @@ PACKAGES_MODULE="nginx libnginx-mod-mail nginx-dev libhiredis-dev libssl-dev
 PACKAGES_TEST="redis-server postfix swaks msmtp curl python3 gsasl perl
     libio-socket-ssl-perl libnet-ssleay-perl openssl python3-jwt
     python3-cryptography dovecot-core postgrey postfix-policyd-spf-python
-    dnsmasq-base jq fail2ban prometheus chromium fonts-dejavu-core"
+    dnsmasq-base jq fail2ban prometheus chromium fonts-dejavu-core
+    logrotate"
 PACKAGES_UNIT="gcc libc6-dev perl"
 PACKAGES_LINT="gcc libc6-dev binutils perl"
 PACKAGES_FUZZ="clang libclang-rt-dev"

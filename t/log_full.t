@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../tests/lib";
 
+use JSON::PP ();
 use Test::More;
 
 use MailPolicy;
@@ -33,6 +34,13 @@ my $relay = $t->run_relay(name => 'relay');
 
 $t->conf(<<'EOF');
 error_log  %%DIR%%/error.log error;
+
+http {
+    server {
+        listen    127.0.0.1:%%PORT_http%%;
+        location  / { policy_status json; }
+    }
+}
 
 mail {
     server_name  edge.example.com;
@@ -88,6 +96,13 @@ sub said {
 }
 
 
+# lines that are lost, as policy_status has it
+
+sub lost {
+    return JSON::PP::decode_json($t->http_get('http', '/'))->{log}{lost};
+}
+
+
 # a full disk
 
 my @from = map { "$_\@example.com" } 1 .. 20;
@@ -97,6 +112,7 @@ ok($t->wait_for(sub { $t->read_file('other.log') eq join('',
     map { "$_\n" } @from) }), 'another log has all of them');
 is(said('write\(\) to "\/dev\/full" failed \(28: No space left'), 1,
     'it is said once');
+is(lost(), 20, 'and all are counted');
 
 # a part of a line
 
@@ -112,6 +128,8 @@ is(said('write\(\) to "\S+now.log" was incomplete: 12 of 17 '), 1,
 is(said('write\(\) to "\S+later.log" was incomplete: 12 of 51\n'), 1,
     'so it is of a buffer');
 
+is(lost(), 20 + 3 + 3, 'a line that is cut is lost');
+
 # there is room again
 
 $t->write_file("$_.log", 'torn@example') for qw(now later);
@@ -124,6 +142,8 @@ for my $file (qw(now later)) {
         "torn\@example\nwhole\@example.com\nnext\@example.com\n",
         'in lines of their own');
 }
+
+is(lost(), 26, 'no more');
 
 $t->allow(qr/\[crit\] .*write\(\) to "/);
 $t->done();
