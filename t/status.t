@@ -119,10 +119,18 @@ $t->conf('second', $http);
 $t->run_nginx('second');
 is(status()->{mail}, JSON::PP::false, 'no mail{}: that is said');
 
-my ($good, $output) = $t->check_conf($http =~ s/policy_status;/policy_status html;/r);
-ok(!$good, 'an unknown form');
-like($output, qr/"policy_status html" is not supported .* "policy_status json"/,
+like($t->http_get('http', '/?format=prometheus'),
+    qr/\A(?:\#.*\n)*nginx_mail_policy_info\{.*\}\ 1\n\z/x,
+    'Prometheus knows that nginx is there');
+
+my ($good, $output) = $t->check_conf($http =~ s/policy_status;/policy_status xml;/r);
+ok(!$good, 'an unknown format');
+like($output, qr/"policy_status xml" is unknown, write .* "json", "html" or/,
     'and what to write instead');
+
+($good, $output) = $t->check_conf($http =~ s/policy_status;/policy_status; policy_status html;/r);
+ok(!$good, 'two in a location');
+like($output, qr/"policy_status" directive is duplicate/, 'that is said');
 
 $t->done();
 

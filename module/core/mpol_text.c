@@ -171,6 +171,40 @@ mpol_line_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 
 
 size_t
+mpol_label_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
+{
+    size_t       i, n;
+    mpol_text_t  t;
+
+    t.out = out;
+    t.size = size;
+    t.len = 0;
+
+    for (i = 0; i < len; /* void */ ) {
+
+        if (in[i] == '"' || in[i] == '\\') {
+            mpol_text_put(&t, '\\');
+            mpol_text_put(&t, in[i++]);
+            continue;
+        }
+
+        n = mpol_text_utf8(in + i, len - i);
+
+        if (n == 0 || in[i] < 0x20 || in[i] == 0x7f) {
+            mpol_text_hex(&t, "\\\\x", 3, in[i++]);
+            continue;
+        }
+
+        for ( /* void */ ; n != 0; n--) {
+            mpol_text_put(&t, in[i++]);
+        }
+    }
+
+    return t.len;
+}
+
+
+size_t
 mpol_key_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 {
     size_t       i;

@@ -65,6 +65,14 @@ size_t mpol_html_escape(const uint8_t *in, size_t len, uint8_t *out,
     size_t size);
 
 /*
+ * The value of a label in Prometheus' text format, without its quotes: the
+ * quote and backslash escaped; C0, DEL and octets that are not well-formed
+ * UTF-8 as \\xXX, which is read back as \xXX.
+ */
+size_t mpol_label_escape(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size);
+
+/*
  * A value as part of a store key: ASCII letters in lower case, octets
  * outside 33..126 and any of "{}%" as %XX (upper-case hex).
  */

@@ -280,11 +280,26 @@ ngx_mail_policy_snapshot_peer(ngx_mail_policy_snapshot_t *s,
             relay[i].peer = 1;
             ngx_memcpy(sp->counters, relay[i].counters,
                        sizeof(sp->counters));
-            break;
+            return NGX_OK;
         }
     }
 
-    return NGX_OK;
+    relay = s->metrics ? ngx_array_push(&s->relays) : NULL;
+
+    if (relay) {
+        ngx_memzero(relay, sizeof(ngx_mail_policy_snapshot_block_t));
+
+        /* as a block has them */
+        relay->name = peer->upstream->name;
+        relay->name.len = ngx_min(relay->name.len,
+                                  NGX_MAIL_POLICY_METRICS_NAME);
+        relay->address = peer->name;
+        relay->address.len = ngx_min(relay->address.len,
+                                     NGX_MAIL_POLICY_METRICS_NAME);
+        relay->peer = 1;
+    }
+
+    return (relay || !s->metrics) ? NGX_OK : NGX_ERROR;
 }
 
 

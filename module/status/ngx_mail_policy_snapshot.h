@@ -27,6 +27,9 @@
 /* minutes of the last hour, oldest first */
 #define NGX_MAIL_POLICY_SNAPSHOT_MINUTES  60
 
+/* of the module */
+#define NGX_MAIL_POLICY_VERSION           "0.1"
+
 /* lines of each board */
 #define NGX_MAIL_POLICY_SNAPSHOT_BOARD    32
 
@@ -51,10 +54,10 @@ typedef struct {
 
 
 /*
- * What is counted by name.  Limits and policy servers: those of the
- * configuration, and of one before.  Relays: those that were used; some are
- * peers of upstreams, others are of groups that are made at run time, or were
- * of a configuration before.  "other" is what there was no room for.
+ * What is counted by name: limits, policy servers and relays of the
+ * configuration, and of one before.  Those relays that are no peers of
+ * upstreams are of groups that are made at run time, or of a configuration
+ * before.  "other" is what there was no room for.
  */
 typedef struct {
     ngx_str_t                   name;       /* limit, service; or a group */
@@ -122,8 +125,7 @@ extern ngx_str_t  ngx_mail_policy_snapshot_results[];    /* of limits, without
 ngx_mail_policy_snapshot_t *ngx_mail_policy_snapshot(ngx_pool_t *pool);
 
 /*
- * Its parts, if metrics are on: counters (with what is in the configuration
- * and was not counted yet), and the last hour.
+ * Its parts, if metrics are on: the counters, and the last hour.
  */
 ngx_int_t ngx_mail_policy_snapshot_counters(ngx_mail_policy_snapshot_t *s,
     ngx_mail_policy_metrics_t *metrics);

@@ -17,9 +17,6 @@
 #include "ngx_mail_policy_snapshot.h"
 
 
-extern ngx_module_t  ngx_mail_module;
-
-
 #define NGX_MAIL_POLICY_SNAPSHOT_MINUTE  (60 / NGX_MAIL_POLICY_PAST_STEP)
 
 #define NGX_MAIL_POLICY_SNAPSHOT_RATE    10000      /* ms, at least */
@@ -27,12 +24,8 @@ extern ngx_module_t  ngx_mail_module;
 
 static ngx_int_t ngx_mail_policy_snapshot_blocks(
     ngx_mail_policy_snapshot_t *s, ngx_mail_policy_metrics_t *metrics);
-static ngx_int_t ngx_mail_policy_snapshot_server(
-    ngx_mail_policy_snapshot_t *s, ngx_mail_policy_srv_conf_t *conf);
-static ngx_mail_policy_snapshot_block_t *ngx_mail_policy_snapshot_push(
-    ngx_array_t *blocks, ngx_str_t *name);
-static ngx_int_t ngx_mail_policy_snapshot_known(ngx_array_t *blocks,
-    ngx_str_t *name);
+static ngx_int_t ngx_mail_policy_snapshot_push(ngx_array_t *blocks,
+    ngx_str_t *name, ngx_str_t *address, uint64_t *counters);
 static uint64_t ngx_mail_policy_snapshot_first(
     ngx_mail_policy_metrics_t *metrics, uint64_t now, uint64_t *totals);
 static uint64_t ngx_mail_policy_snapshot_oldest(uint64_t now);
@@ -46,10 +39,7 @@ ngx_int_t
 ngx_mail_policy_snapshot_counters(ngx_mail_policy_snapshot_t *s,
     ngx_mail_policy_metrics_t *metrics)
 {
-    ngx_uint_t                   i;
-    ngx_mail_conf_ctx_t         *ctx;
-    ngx_mail_core_srv_conf_t   **cscf;
-    ngx_mail_core_main_conf_t   *cmcf;
+    ngx_uint_t  i;
 
     s->started = metrics->shm->started;
 
@@ -61,27 +51,7 @@ ngx_mail_policy_snapshot_counters(ngx_mail_policy_snapshot_t *s,
         s->counters[i] = ngx_mail_policy_metrics_total(metrics, i);
     }
 
-    if (ngx_mail_policy_snapshot_blocks(s, metrics) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    ctx = (ngx_mail_conf_ctx_t *) ngx_get_conf(ngx_cycle->conf_ctx,
-                                               ngx_mail_module);
-    cmcf = ctx->main_conf[ngx_mail_core_module.ctx_index];
-    cscf = cmcf->servers.elts;
-
-    for (i = 0; i < cmcf->servers.nelts; i++) {
-        ctx = cscf[i]->ctx;
-
-        if (ngx_mail_policy_snapshot_server(s,
-                           ctx->srv_conf[ngx_mail_policy_module.ctx_index])
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
+    return ngx_mail_policy_snapshot_blocks(s, metrics);
 }
 
 
@@ -91,13 +61,11 @@ static ngx_int_t
 ngx_mail_policy_snapshot_blocks(ngx_mail_policy_snapshot_t *s,
     ngx_mail_policy_metrics_t *metrics)
 {
-    uint64_t                           sum;
-    uint64_t                           counters[NGX_MAIL_POLICY_METRICS_BLOCK];
-    ngx_str_t                          name, address;
-    ngx_uint_t                         i, k, n;
-    ngx_array_t                       *blocks;
-    ngx_mail_policy_block_e            kind;
-    ngx_mail_policy_snapshot_block_t  *block;
+    uint64_t                  sum, counters[NGX_MAIL_POLICY_METRICS_BLOCK];
+    ngx_str_t                 name, address;
+    ngx_uint_t                i, k, n;
+    ngx_array_t              *blocks;
+    ngx_mail_policy_block_e   kind;
 
     for (i = 0; /* void */ ; i++) {
         n = ngx_mail_policy_metrics_block_get(metrics, i, &kind, &name,
@@ -121,89 +89,51 @@ ngx_mail_policy_snapshot_blocks(ngx_mail_policy_snapshot_t *s,
                  : (kind == NGX_MAIL_POLICY_BLOCK_PEER) ? &s->relays
                  : &s->services;
 
-        block = ngx_mail_policy_snapshot_push(blocks, &name);
-        if (block == NULL) {
+        if (ngx_mail_policy_snapshot_push(blocks, &name, &address, counters)
+            != NGX_OK)
+        {
             return NGX_ERROR;
         }
-
-        block->address = address;
-        ngx_memcpy(block->counters, counters, sizeof(block->counters));
     }
 }
 
 
-/* what has not been counted yet is shown with zeroes */
+/* two of a name are added up: what a form shows has its name to itself */
 
 static ngx_int_t
-ngx_mail_policy_snapshot_server(ngx_mail_policy_snapshot_t *s,
-    ngx_mail_policy_srv_conf_t *conf)
-{
-    ngx_uint_t                       i;
-    ngx_mail_policy_limit_t         *limit;
-    ngx_mail_policy_service_conf_t  *service;
-
-    if (conf->limits) {
-        limit = conf->limits->elts;
-
-        for (i = 0; i < conf->limits->nelts; i++) {
-            if (ngx_mail_policy_snapshot_known(&s->limits, &limit[i].name)
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
-        }
-    }
-
-    if (conf->services) {
-        service = conf->services->elts;
-
-        for (i = 0; i < conf->services->nelts; i++) {
-            if (ngx_mail_policy_snapshot_known(&s->services,
-                                               &service[i].name)
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_mail_policy_snapshot_block_t *
-ngx_mail_policy_snapshot_push(ngx_array_t *blocks, ngx_str_t *name)
-{
-    ngx_mail_policy_snapshot_block_t  *block;
-
-    block = ngx_array_push(blocks);
-
-    if (block) {
-        ngx_memzero(block, sizeof(ngx_mail_policy_snapshot_block_t));
-
-        block->name = *name;
-        block->name.len = ngx_min(name->len, NGX_MAIL_POLICY_METRICS_NAME);
-    }
-
-    return block;
-}
-
-
-static ngx_int_t
-ngx_mail_policy_snapshot_known(ngx_array_t *blocks, ngx_str_t *name)
+ngx_mail_policy_snapshot_push(ngx_array_t *blocks, ngx_str_t *name,
+    ngx_str_t *address, uint64_t *counters)
 {
     ngx_uint_t                         i;
     ngx_mail_policy_snapshot_block_t  *block;
 
     block = blocks->elts;
 
-    for (i = 0; i < blocks->nelts; i++) {
-        if (ngx_mail_policy_metrics_block_is(&block[i].name, name)) {
-            return NGX_OK;
+    for (i = 0; i < blocks->nelts; i++, block++) {
+        if (ngx_mail_policy_metrics_block_is(&block->name, name)
+            && ngx_mail_policy_metrics_block_is(&block->address, address))
+        {
+            break;
         }
     }
 
-    return ngx_mail_policy_snapshot_push(blocks, name) ? NGX_OK : NGX_ERROR;
+    if (i == blocks->nelts) {
+        block = ngx_array_push(blocks);
+        if (block == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(block, sizeof(ngx_mail_policy_snapshot_block_t));
+
+        block->name = *name;
+        block->address = *address;
+    }
+
+    for (i = 0; i < NGX_MAIL_POLICY_METRICS_BLOCK; i++) {
+        block->counters[i] += counters[i];
+    }
+
+    return NGX_OK;
 }
 
 

@@ -64,6 +64,8 @@ ngx_mail_policy_snapshot_json(ngx_pool_t *pool, ngx_mail_policy_snapshot_t *s,
 {
     ngx_mail_policy_json_t  j;
 
+    static ngx_str_t  version = ngx_string(NGX_MAIL_POLICY_VERSION);
+
     ngx_memzero(&j, sizeof(ngx_mail_policy_json_t));
     j.pool = pool;
 
@@ -71,6 +73,7 @@ ngx_mail_policy_snapshot_json(ngx_pool_t *pool, ngx_mail_policy_snapshot_t *s,
 
     ngx_mail_policy_json_str(&j, "time", &s->time);
     ngx_mail_policy_json_num(&j, "pid", ngx_pid);
+    ngx_mail_policy_json_str(&j, "version", &version);
     ngx_mail_policy_json_bool(&j, "mail", s->mail);
 
     if (s->mail) {

@@ -64,6 +64,24 @@ check_json(const uint8_t *p, size_t len)
 }
 
 
+static void
+check_label(const uint8_t *p, size_t len)
+{
+    size_t  i;
+
+    assert(mpol_utf8_valid(p, len));
+
+    for (i = 0; i < len; i++) {
+        assert(p[i] >= 32 && p[i] != 127 && p[i] != '"');
+
+        if (p[i] == '\\') {
+            assert(++i < len);
+            assert(p[i] == '"' || p[i] == '\\');
+        }
+    }
+}
+
+
 /* nothing that begins or ends anything, and nothing that is not seen */
 
 static void
@@ -143,6 +161,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     out = escape(mpol_json_escape, in, len, room, &n);
     check_json(out, n);
+    free(out);
+
+    out = escape(mpol_label_escape, in, len, room, &n);
+    check_label(out, n);
     free(out);
 
     out = escape(mpol_html_escape, in, len, room, &n);

@@ -25,6 +25,7 @@ typedef struct {
 #define X(in, out)  { mpol_xtext_encode, in, sizeof(in) - 1, out }
 #define J(in, out)  { mpol_json_escape, in, sizeof(in) - 1, out }
 #define K(in, out)  { mpol_key_escape, in, sizeof(in) - 1, out }
+#define E(in, out)  { mpol_label_escape, in, sizeof(in) - 1, out }
 #define L(in, out)  { mpol_log_escape, in, sizeof(in) - 1, out }
 #define N(in, out)  { mpol_line_escape, in, sizeof(in) - 1, out }
 #define H(in, out)  { mpol_html_escape, in, sizeof(in) - 1, out }
@@ -52,6 +53,15 @@ static const case_t  cases[] = {
     J("\xc3\xc3\xa4", "\\u00C3\xc3\xa4"),
     J("\xed\xa0\x80z", "\\u00ED\\u00A0\\u0080z"),
     J("\x80\xa4", "\\u0080\\u00A4"),
+
+    E("", ""),
+    E("a b{}=,~", "a b{}=,~"),
+    E("\"\\", "\\\"\\\\"),
+    E("\0\r\n\x1f\x7f",
+      "\\\\x00\\\\x0D\\\\x0A\\\\x1F\\\\x7F"),
+    E("\xc3\xa4\xf0\x9f\x98\x80", "\xc3\xa4\xf0\x9f\x98\x80"),
+    E("\xff\xc3\"", "\\\\xFF\\\\xC3\\\""),
+    E("\xe2\x82", "\\\\xE2\\\\x82"),
 
     K("", ""),
     K("User@EXAMPLE.com", "user@example.com"),
