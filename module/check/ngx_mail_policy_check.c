@@ -640,6 +640,10 @@ ngx_mail_policy_check_handler(void *data, ngx_mail_policy_ask_t *ask)
 
     ngx_mail_policy_decision(check);
 
+    if (ask->rc != NGX_ERROR) {
+        ngx_mail_policy_near(check);
+    }
+
     if (ask->rc != NGX_OK) {
         ngx_mail_policy_verdict_tell(check);
         ngx_mail_policy_check_end(check, 0);

@@ -5,8 +5,8 @@
 
 
 /*
- * What the limits of a check decided, for the metrics and the board.  No
- * events arrive here.
+ * What the limits of a check decided, for the metrics.  No events arrive
+ * here.
  *
  * A decision is the store's answer to one question of a check about one limit:
  * what a connection, a login, MAIL, a RCPT, or the octets at the end of the
@@ -23,7 +23,7 @@
 #include <ngx_event.h>
 #include <ngx_mail.h>
 
-#include "ngx_mail_policy_board.h"
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_verdict.h"
 
 
@@ -33,8 +33,6 @@ static ngx_uint_t ngx_mail_policy_decision_in_force(
     ngx_mail_policy_charge_t *charge);
 static void ngx_mail_policy_decision_add(ngx_mail_policy_limit_t *limit,
     ngx_uint_t decision);
-static void ngx_mail_policy_decision_near(ngx_mail_policy_check_t *check,
-    ngx_uint_t i);
 
 
 void
@@ -50,10 +48,6 @@ ngx_mail_policy_decision(ngx_mail_policy_check_t *check)
 
         if (check->slowed == NULL || !check->slowed[i]) {
             ngx_mail_policy_decision_one(check, i);
-        }
-
-        if (check->ask->rc != NGX_ERROR) {
-            ngx_mail_policy_decision_near(check, i);
         }
     }
 }
@@ -143,65 +137,7 @@ static void
 ngx_mail_policy_decision_add(ngx_mail_policy_limit_t *limit,
     ngx_uint_t decision)
 {
-    if (limit->block == 0) {
-        limit->block = ngx_mail_policy_metrics_block(
-                               NGX_MAIL_POLICY_BLOCK_LIMIT, &limit->name,
-                               NULL);
-    }
-
     ngx_mail_policy_metrics_add(limit->block + decision, 1);
-}
-
-
-/*
- * A charge that passed says what is left behind it; one that did not, what is
- * used.  So does a login, which is a failure only if it comes to one.
- */
-
-static void
-ngx_mail_policy_decision_near(ngx_mail_policy_check_t *check, ngx_uint_t i)
-{
-    uint64_t                        used, max, expires;
-    ngx_uint_t                      u;
-    mpol_rate_t                    *rate;
-    ngx_mail_policy_charge_t       *charge;
-    ngx_mail_policy_charge_unit_t  *unit;
-
-    charge = &check->ask->charges[i];
-
-    for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
-        unit = &charge->units[u];
-        rate = &unit->rate;
-
-        if (!(charge->asked & ngx_mail_policy_asked(u))
-            || (rate->kind != MPOL_RATE_WINDOW
-                && rate->kind != MPOL_RATE_BUCKET)
-            || charge->open)
-        {
-            continue;
-        }
-
-        max = (rate->kind == MPOL_RATE_BUCKET) ? rate->burst : rate->count;
-        used = unit->decision.used;
-
-        if (charge->charged && u != NGX_MAIL_POLICY_AUTH_FAILURES) {
-            used = max - ngx_min(unit->decision.remaining, max);
-        }
-
-        /* numbers are below 2^54: no overflow */
-
-        if (used * 5 < max * 4) {
-            continue;
-        }
-
-        expires = (rate->kind == MPOL_RATE_BUCKET)
-                  ? mpol_rate_cost(rate, ngx_min(used, max)) : rate->period;
-
-        ngx_mail_policy_board_near(&charge->name,
-                                   &ngx_mail_policy_store_units[u],
-                                   &charge->key, used, max,
-                                   ngx_time() + expires / 1000000 + 1);
-    }
 }
 
 

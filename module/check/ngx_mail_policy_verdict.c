@@ -491,65 +491,91 @@ ngx_mail_policy_verdict_delays(ngx_mail_policy_check_t *check,
 void
 ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check)
 {
-    u_char                      *p, used[NGX_INT64_LEN], max[NGX_INT64_LEN],
-                                 retry[NGX_INT64_LEN],
-                                 reason[sizeof("limit ")
-                                        + NGX_MAIL_POLICY_NAME_MAX];
+    u_char                      *p, text[sizeof("limit ")
+                                         + NGX_MAIL_POLICY_NAME_MAX];
+    ngx_str_t                    reason, *unit;
     ngx_mail_policy_charge_t    *charge;
+    ngx_mail_policy_words_t      words;
     ngx_mail_policy_verdict_t   *verdict;
-    ngx_mail_policy_envelope_t  *e;
-
-    ngx_str_t  words[] = {
-        ngx_string("limit"), ngx_null_string,
-        ngx_string("key"), ngx_null_string,
-        ngx_string("unit"), ngx_null_string,
-        ngx_string("action"), ngx_null_string,
-        ngx_string("used"), ngx_null_string,
-        ngx_string("max"), ngx_null_string,
-        ngx_string("retry"), ngx_null_string,
-        ngx_string("client"), ngx_null_string,
-        ngx_string("sasl_username"), ngx_null_string,
-        ngx_string("sender"), ngx_null_string
-    };
 
     verdict = check->verdict;
-    e = check->envelope;
 
     if (verdict->limit.len == 0) {
         return;
     }
 
     charge = &check->ask->charges[verdict->charge];
+    unit = &ngx_mail_policy_store_units[verdict->unit];
 
-    words[1] = verdict->limit;
-    words[3] = charge->key;
-    words[5] = ngx_mail_policy_store_units[verdict->unit];
-    words[7] = verdict->action;
-    words[9].data = used;
-    words[9].len = ngx_sprintf(used, "%uL", verdict->used) - used;
-    words[11].data = max;
-    words[11].len = ngx_sprintf(max, "%uL", verdict->max) - max;
-    words[13].data = retry;
-    words[13].len = ngx_sprintf(retry, "%uL", verdict->retry) - retry;
-    words[15] = e->connection->addr_text;
-    words[17] = e->sasl_username;
-    words[19] = e->sender;
-
-    ngx_log_error(NGX_LOG_INFO, e->connection->log, 0,
+    ngx_log_error(NGX_LOG_INFO, check->envelope->connection->log, 0,
                   "limit \"%V\" of %V exceeded, %V: %uL of %uL",
-                  &verdict->limit, &words[5], &verdict->action, verdict->used,
+                  &verdict->limit, unit, &verdict->action, verdict->used,
                   verdict->max);
 
-    ngx_mail_policy_store_event(check->store, words,
-                                sizeof(words) / sizeof(ngx_str_t));
+    ngx_mail_policy_verdict_words(check, charge, verdict->unit,
+                                  &verdict->action, verdict->used,
+                                  verdict->max, verdict->retry, &words);
+
+    ngx_mail_policy_store_event(check->store, words.words,
+                                NGX_MAIL_POLICY_WORDS);
 
     if (verdict->rc == NGX_DECLINED) {
-        p = ngx_snprintf(reason, sizeof(reason), "limit %V", &verdict->limit);
+        p = ngx_snprintf(text, sizeof(text), "limit %V", &verdict->limit);
 
-        words[0].data = reason;
-        words[0].len = p - reason;
+        reason.data = text;
+        reason.len = p - text;
 
-        ngx_mail_policy_board_refused(&words[0], &charge->key);
-        e->told++;
+        ngx_mail_policy_board_refused(&reason, &charge->key);
+        check->envelope->told++;
     }
+}
+
+
+void
+ngx_mail_policy_verdict_words(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_charge_t *charge, ngx_uint_t unit, ngx_str_t *action,
+    uint64_t used, uint64_t max, uint64_t retry,
+    ngx_mail_policy_words_t *words)
+{
+    u_char                      *p;
+    ngx_str_t                   *w;
+    ngx_uint_t                   i;
+    ngx_mail_policy_envelope_t  *e;
+
+    static ngx_str_t  names[] = {
+        ngx_string("limit"), ngx_string("key"), ngx_string("unit"),
+        ngx_string("action"), ngx_string("used"), ngx_string("max"),
+        ngx_string("retry"), ngx_string("client"),
+        ngx_string("sasl_username"), ngx_string("sender")
+    };
+
+    e = check->envelope;
+    w = words->words;
+
+    for (i = 0; i < NGX_MAIL_POLICY_WORDS / 2; i++) {
+        w[2 * i] = names[i];
+    }
+
+    p = words->numbers;
+
+    w[1] = charge->name;
+    w[3] = charge->key;
+    w[5] = ngx_mail_policy_store_units[unit];
+    w[7] = *action;
+
+    w[9].data = p;
+    p = ngx_sprintf(p, "%uL", used);
+    w[9].len = p - w[9].data;
+
+    w[11].data = p;
+    p = ngx_sprintf(p, "%uL", max);
+    w[11].len = p - w[11].data;
+
+    w[13].data = p;
+    p = ngx_sprintf(p, "%uL", retry);
+    w[13].len = p - w[13].data;
+
+    w[15] = e->connection->addr_text;
+    w[17] = e->sasl_username;
+    w[19] = e->sender;
 }

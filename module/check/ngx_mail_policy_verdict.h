@@ -49,6 +49,23 @@ ngx_uint_t ngx_mail_policy_verdict_relays(ngx_mail_policy_check_t *check,
 void ngx_mail_policy_decision(ngx_mail_policy_check_t *check);
 void ngx_mail_policy_decision_slowed(ngx_mail_policy_check_t *check);
 
+/* the board and the warning of what an answer says is nearly used up */
+void ngx_mail_policy_near(ngx_mail_policy_check_t *check);
+
+/* an event's names and values; what numbers say is in it */
+
+#define NGX_MAIL_POLICY_WORDS  20
+
+typedef struct {
+    ngx_str_t                     words[NGX_MAIL_POLICY_WORDS];
+    u_char                        numbers[3 * NGX_INT64_LEN];
+} ngx_mail_policy_words_t;
+
+void ngx_mail_policy_verdict_words(ngx_mail_policy_check_t *check,
+    ngx_mail_policy_charge_t *charge, ngx_uint_t unit, ngx_str_t *action,
+    uint64_t used, uint64_t max, uint64_t retry,
+    ngx_mail_policy_words_t *words);
+
 /* the limit that was exceeded, for the help desk and the error log */
 void ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check);
 

@@ -131,8 +131,8 @@ typedef struct {
     u_char                       *file;         /* where it was defined */
     ngx_uint_t                    line;
 
-    ngx_uint_t                    block;        /* check/'s own: of its
-                                                   counters; 0: not known */
+    ngx_uint_t                    block;        /* of its counters, in this
+                                                   worker */
 } ngx_mail_policy_limit_t;
 
 

@@ -5,6 +5,7 @@
 
 
 #include "mpol_top.h"
+#include "mpol_once.h"
 
 #include <string.h>
 
@@ -24,7 +25,6 @@ static void mpol_top_enter(mpol_top_entry_t *e, const mpol_str_t *what,
 static int mpol_top_before(const mpol_top_entry_t *a,
     const mpol_top_entry_t *b, mpol_top_order_e order);
 static uint64_t mpol_top_share(uint64_t used, uint64_t max);
-static uint64_t mpol_top_hash(const mpol_str_t *what, const mpol_str_t *who);
 static uint64_t mpol_top_random(mpol_top_t *top);
 
 
@@ -163,7 +163,7 @@ mpol_top_find(mpol_top_t *top, const mpol_str_t *what, const mpol_str_t *who,
     uint64_t           hash;
     mpol_top_entry_t  *e;
 
-    hash = mpol_top_hash(what, who);
+    hash = mpol_once_hash(what, who);
 
     for (i = 0; i < MPOL_TOP_ENTRIES; i++) {
         e = &top->entries[i];
@@ -237,7 +237,7 @@ mpol_top_enter(mpol_top_entry_t *e, const mpol_str_t *what,
 {
     memset(e, 0, sizeof(mpol_top_entry_t));
 
-    e->hash = mpol_top_hash(what, who);
+    e->hash = mpol_once_hash(what, who);
     e->first = now;
 
     e->what_len = (uint8_t) mpol_top_cut(what->data, what->len, MPOL_TOP_WHAT);
@@ -283,28 +283,6 @@ static uint64_t
 mpol_top_share(uint64_t used, uint64_t max)
 {
     return max ? used * 1000 / max : UINT64_MAX;
-}
-
-
-/* FNV-1a, with a length in front of what varies */
-
-static uint64_t
-mpol_top_hash(const mpol_str_t *what, const mpol_str_t *who)
-{
-    size_t    i;
-    uint64_t  hash;
-
-    hash = 0xcbf29ce484222325 ^ what->len;
-
-    for (i = 0; i < what->len; i++) {
-        hash = (hash ^ what->data[i]) * 0x100000001b3;
-    }
-
-    for (i = 0; i < who->len; i++) {
-        hash = (hash ^ who->data[i]) * 0x100000001b3;
-    }
-
-    return hash;
 }
 
 

@@ -86,6 +86,38 @@ ngx_mail_policy_board_near(ngx_str_t *limit, ngx_str_t *unit, ngx_str_t *key,
 
 
 ngx_int_t
+ngx_mail_policy_board_once(ngx_str_t *id, ngx_str_t *unit, uint64_t usec)
+{
+    int                         first;
+    uint64_t                    now;
+    mpol_str_t                  what, who;
+    ngx_mail_policy_metrics_t  *metrics;
+
+    metrics = ngx_mail_policy_metrics;
+
+    if (metrics == NULL) {
+        return NGX_ERROR;
+    }
+
+    what.data = unit->data;
+    what.len = unit->len;
+    who.data = id->data;
+    who.len = id->len;
+
+    now = ngx_mail_policy_metrics_usec();
+
+    ngx_shmtx_lock(&metrics->shpool->mutex);
+
+    first = mpol_once(&metrics->shm->warned, mpol_once_hash(&what, &who), now,
+                      now + usec);
+
+    ngx_shmtx_unlock(&metrics->shpool->mutex);
+
+    return first ? NGX_OK : NGX_DECLINED;
+}
+
+
+ngx_int_t
 ngx_mail_policy_board_get_refused(ngx_pool_t *pool,
     ngx_mail_policy_metrics_t *metrics, ngx_uint_t max, ngx_array_t *lines)
 {

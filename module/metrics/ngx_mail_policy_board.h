@@ -55,6 +55,14 @@ void ngx_mail_policy_board_near(ngx_str_t *limit, ngx_str_t *unit,
     ngx_str_t *key, uint64_t used, uint64_t max, time_t expires);
 
 /*
+ * What is to be told once in so many microseconds of a pair, by all workers
+ * of this machine: NGX_OK, tell it; NGX_DECLINED: it was, or is about to be;
+ * NGX_ERROR: metrics are off, nobody knows.
+ */
+ngx_int_t ngx_mail_policy_board_once(ngx_str_t *id, ngx_str_t *unit,
+    uint64_t usec);
+
+/*
  * For who shows them: at most max lines, most often or fullest first; all of
  * it is on pool.  The texts are octets, as clients sent them.  NGX_OK, or
  * NGX_ERROR: no memory.

@@ -35,6 +35,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "mpol_once.h"
 #include "mpol_top.h"
 
 
@@ -241,6 +242,7 @@ typedef struct {
     time_t                           started;
     mpol_top_t                       refused;   /* board's own, under the */
     mpol_top_t                       near;      /* lock of the pool */
+    mpol_once_t                      warned;
 } ngx_mail_policy_metrics_shm_t;
 
 

@@ -10,6 +10,11 @@
  * the request ends.
  *
  *     XADD <prefix>events MAXLEN ~ <n> * <name> <value> ...
+ *
+ * What is to be said once has a key that says so; who made it speaks:
+ *
+ *     SET <prefix>warned:<id>:<unit> 1 PX <ms> NX -> OK -> XADD
+ *                                                \-> nothing: it was said
  */
 
 
@@ -26,10 +31,25 @@
 #define NGX_MAIL_POLICY_EVENT_WORD  256     /* octets of a value, at most */
 
 
+typedef struct {
+    ngx_mail_policy_store_t  *store;
+    ngx_str_t                 id;
+    ngx_str_t                *words;
+    ngx_uint_t                n;
+    ngx_mail_policy_told_pt   told;
+    ngx_uint_t                data;
+} ngx_mail_policy_redis_once_t;
+
+
 static ngx_mail_policy_redis_request_t *ngx_mail_policy_redis_event_request(
     ngx_uint_t argc);
 static void ngx_mail_policy_redis_event_end(void *data);
 static ngx_int_t ngx_mail_policy_redis_event_answer(
+    ngx_mail_policy_redis_request_t *request,
+    ngx_mail_policy_redis_reply_t *reply);
+static ngx_mail_policy_redis_once_t *ngx_mail_policy_redis_once_copy(
+    ngx_pool_t *pool, ngx_str_t *id, ngx_str_t *words, ngx_uint_t n);
+static ngx_int_t ngx_mail_policy_redis_once_answer(
     ngx_mail_policy_redis_request_t *request,
     ngx_mail_policy_redis_reply_t *reply);
 
@@ -151,4 +171,139 @@ ngx_mail_policy_redis_event_answer(ngx_mail_policy_redis_request_t *request,
     }
 
     return (reply->type == NGX_MAIL_POLICY_REDIS_ERROR) ? NGX_OK : NGX_ERROR;
+}
+
+
+void
+ngx_mail_policy_store_event_once(ngx_mail_policy_store_t *store,
+    ngx_mail_policy_charge_t *charge, ngx_uint_t unit, uint64_t msec,
+    ngx_str_t *words, ngx_uint_t n, ngx_mail_policy_told_pt told,
+    ngx_uint_t data)
+{
+    u_char                           *p;
+    ngx_str_t                        *argv, *name;
+    ngx_mail_policy_redis_t          *redis;
+    ngx_mail_policy_redis_once_t     *once;
+    ngx_mail_policy_redis_request_t  *request;
+
+    redis = store->redis;
+
+    if (redis == NULL || store->exiting) {
+        return;
+    }
+
+    request = ngx_mail_policy_redis_request(6,
+                                           ngx_mail_policy_redis_once_answer);
+    if (request == NULL) {
+        return;
+    }
+
+    name = &ngx_mail_policy_store_units[unit];
+
+    once = ngx_mail_policy_redis_once_copy(request->pool, &charge->id, words,
+                                           n);
+
+    p = ngx_pnalloc(request->pool, redis->prefix.len + sizeof("warned::")
+                                   + charge->id.len + name->len
+                                   + NGX_INT64_LEN);
+
+    if (once == NULL || p == NULL) {
+        goto failed;
+    }
+
+    once->store = store;
+    once->told = told;
+    once->data = data;
+
+    argv = request->argv;
+
+    ngx_str_set(&argv[0], "SET");
+    argv[1].data = p;
+    p = ngx_sprintf(p, "%Vwarned:%V:%V", &redis->prefix, &charge->id, name);
+    argv[1].len = p - argv[1].data;
+    ngx_str_set(&argv[2], "1");
+    ngx_str_set(&argv[3], "PX");
+    argv[4].data = p;
+    argv[4].len = ngx_sprintf(p, "%uL", msec) - p;
+    ngx_str_set(&argv[5], "NX");
+
+    request->slot = ngx_mail_policy_redis_slot(redis, &argv[1]);
+    request->ctx = once;
+    request->writes = 1;
+
+    if (ngx_mail_policy_redis_send(redis, request) == NGX_OK) {
+        ngx_mail_policy_store_linger(store);
+        return;
+    }
+
+failed:
+
+    ngx_mail_policy_redis_request_free(request);
+}
+
+
+/* whom they belong to may be gone when the answer comes */
+
+static ngx_mail_policy_redis_once_t *
+ngx_mail_policy_redis_once_copy(ngx_pool_t *pool, ngx_str_t *id,
+    ngx_str_t *words, ngx_uint_t n)
+{
+    ngx_uint_t                     i;
+    ngx_mail_policy_redis_once_t  *once;
+
+    once = ngx_palloc(pool, sizeof(ngx_mail_policy_redis_once_t));
+    if (once == NULL) {
+        return NULL;
+    }
+
+    once->words = ngx_palloc(pool, n * sizeof(ngx_str_t));
+    if (once->words == NULL) {
+        return NULL;
+    }
+
+    once->n = n;
+    once->id.len = id->len;
+    once->id.data = ngx_pstrdup(pool, id);
+
+    if (once->id.data == NULL) {
+        return NULL;
+    }
+
+    for (i = 0; i < n; i++) {
+        once->words[i] = words[i];
+        once->words[i].len = ngx_min(words[i].len,
+                                     NGX_MAIL_POLICY_EVENT_WORD);
+        once->words[i].data = ngx_pstrdup(pool, &once->words[i]);
+
+        if (once->words[i].data == NULL) {
+            return NULL;
+        }
+    }
+
+    return once;
+}
+
+
+static ngx_int_t
+ngx_mail_policy_redis_once_answer(ngx_mail_policy_redis_request_t *request,
+    ngx_mail_policy_redis_reply_t *reply)
+{
+    ngx_mail_policy_redis_once_t  *once;
+
+    once = request->ctx;
+
+    switch (reply->type) {
+
+    case NGX_MAIL_POLICY_REDIS_STATUS:
+        ngx_mail_policy_store_event(once->store, once->words, once->n);
+        once->told(&once->id, once->words, once->n, once->data);
+        return NGX_OK;
+
+    case NGX_MAIL_POLICY_REDIS_NIL:
+    case NGX_MAIL_POLICY_REDIS_ERROR:
+        return NGX_OK;
+
+    default:
+        return NGX_ERROR;
+    }
 }

@@ -307,6 +307,21 @@ ngx_uint_t ngx_mail_policy_charge_fits(ngx_mail_policy_charge_t *charge);
 void ngx_mail_policy_store_event(ngx_mail_policy_store_t *store,
     ngx_str_t *words, ngx_uint_t n);
 
+/*
+ * The same, once in so many milliseconds for a charge and a unit on all edges
+ * together, be it many that ask.  told(id, words, n, data), unless it was
+ * before; never, if Redis does not say so; words are copies then.  Without
+ * Redis this does nothing.
+ */
+
+typedef void (*ngx_mail_policy_told_pt)(ngx_str_t *id, ngx_str_t *words,
+    ngx_uint_t n, ngx_uint_t data);
+
+void ngx_mail_policy_store_event_once(ngx_mail_policy_store_t *store,
+    ngx_mail_policy_charge_t *charge, ngx_uint_t unit, uint64_t msec,
+    ngx_str_t *words, ngx_uint_t n, ngx_mail_policy_told_pt told,
+    ngx_uint_t data);
+
 /* the same for lookups; done() after the handler, cancel() before it */
 ngx_mail_policy_lookup_t *ngx_mail_policy_lookup_create(
     ngx_mail_policy_store_t *store, ngx_uint_t nfields,
