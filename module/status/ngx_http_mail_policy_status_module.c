@@ -357,8 +357,8 @@ ngx_http_mail_policy_status_nonce(ngx_http_request_t *r, ngx_str_t *nonce)
 
     static const char  policy[] =
         "default-src 'none'; style-src 'nonce-%V'; script-src 'nonce-%V'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'%Z";
+        "connect-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'%Z";
 
     nonce->len = 2 * sizeof(random);
     nonce->data = ngx_pnalloc(r->pool, nonce->len);

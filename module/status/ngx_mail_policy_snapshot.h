@@ -19,7 +19,6 @@
 #include <ngx_core.h>
 
 #include "ngx_mail_policy_board.h"
-#include "ngx_mail_policy_board.h"
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_metrics.h"
 
@@ -98,6 +97,7 @@ typedef struct {
      * Totals now; a second's, over the last 10 to 20 s; the last hour's, or
      * those since the start; and by minutes, the last of which is not over.
      */
+    time_t                      minute;     /* when the last one began */
     uint64_t                    totals[NGX_MAIL_POLICY_PASTS];
     uint64_t                    rate[NGX_MAIL_POLICY_PASTS];  /* thousandths */
     uint64_t                    hour[NGX_MAIL_POLICY_PASTS];

@@ -154,6 +154,7 @@ ngx_mail_policy_snapshot_past(ngx_mail_policy_snapshot_t *s,
 
     now = ngx_mail_policy_metrics_step();
     begin = now - now % NGX_MAIL_POLICY_SNAPSHOT_MINUTE;
+    s->minute = s->now - (now - begin) * NGX_MAIL_POLICY_PAST_STEP;
 
     step = ngx_mail_policy_snapshot_first(metrics, now, then);
 
