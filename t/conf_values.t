@@ -127,6 +127,8 @@ bad('geo with a route that is none',
 
 bad('log_format json', "log_format json '\$sender';",
     qr/duplicate "log_format" name "json"/);
+bad('log_format postfix', "log_format postfix '\$sender';",
+    qr/duplicate "log_format" name "postfix"/);
 bad('log_format twice',
     "log_format a '\$sender'; log_format a '\$helo';",
     qr/duplicate "log_format" name "a"/);
@@ -149,10 +151,10 @@ bad('log_format without variable name', "log_format a 'US\$ 1';",
 
 bad('access_log in an unknown format',
     whole('access_log %%DIR%%/access.log main;'),
-    qr/unknown log format "main", write "json", or define it with "log_f/);
+    qr/unknown log format "main", write "json", "postfix", or define it with "log_f/);
 bad('access_log in a format that comes behind it',
     "access_log %%DIR%%/access.log main; log_format main '\$sender';",
-    qr/unknown log format "main", write "json", or define it with "log_f/);
+    qr/unknown log format "main", write "json", "postfix", or define it with "log_f/);
 bad("access_log $_", whole("access_log %%DIR%%/access.log json $_;"),
     qr/parameter "$_" is not supported by this version, have files compress/)
     for qw(gzip gzip=9);

@@ -67,6 +67,7 @@ ngx_mail_policy_log_format(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     value = cf->args->elts;
 
     if (ngx_strcmp(value[1].data, "json") == 0
+        || ngx_strcmp(value[1].data, "postfix") == 0
         || ngx_mail_policy_log_format_find(cf, &value[1]))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -342,12 +343,18 @@ ngx_mail_policy_access_log_format(ngx_conf_t *cf,
         return NGX_CONF_OK;
     }
 
+    if (ngx_strcmp(value->data, "postfix") == 0) {
+        alcf->log->postfix = 1;
+        return NGX_CONF_OK;
+    }
+
     alcf->log->format = ngx_mail_policy_log_format_find(cf, value);
 
     if (alcf->log->format == NULL) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "unknown log format \"%V\", write \"json\", or "
-                           "define it with \"log_format\" above", value);
+                           "unknown log format \"%V\", write \"json\", "
+                           "\"postfix\", or define it with \"log_format\" "
+                           "above", value);
         return NGX_CONF_ERROR;
     }
 

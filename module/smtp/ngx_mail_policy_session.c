@@ -570,6 +570,7 @@ ngx_mail_policy_session_count_error(ngx_mail_policy_session_t *s)
         ngx_log_error(NGX_LOG_INFO, s->connection->log, 0,
                       "client made too many errors");
 
+        ngx_mail_policy_account_errors(&s->account, s->at);
         ngx_mail_policy_session_close(s, "421 4.7.0 Too many errors");
     }
 }

@@ -100,6 +100,8 @@ ngx_mail_policy_auth_told_text(ngx_mail_policy_session_t *s,
     ngx_mail_policy_login_e result, ngx_str_t *text,
     ngx_mail_policy_verdict_t *verdict)
 {
+    ngx_mail_policy_account_login_t  login;
+
     if (!s->auth_begun) {
         return;
     }
@@ -107,8 +109,14 @@ ngx_mail_policy_auth_told_text(ngx_mail_policy_session_t *s,
     s->auth_begun = 0;
     s->refusing = verdict;
 
-    ngx_mail_policy_account_login(&s->account, s->auth_method, result,
-                                  &s->auth_login, text, verdict);
+    login.method = s->auth_method;
+    login.name = *ngx_mail_policy_auth_name(s->auth_method);
+    login.result = result;
+    login.login = s->auth_login;
+    login.text = *text;
+    login.verdict = verdict;
+
+    ngx_mail_policy_account_login(&s->account, &login);
 }
 
 

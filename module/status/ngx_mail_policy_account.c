@@ -14,7 +14,9 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "mpol_smtpd.h"
 #include "ngx_mail_policy_account.h"
+#include "ngx_mail_policy_board.h"
 
 
 #define NGX_MAIL_POLICY_ACCOUNT_REPLY  512
@@ -23,6 +25,11 @@
 static ngx_uint_t ngx_mail_policy_account_status(ngx_str_t *text);
 static void ngx_mail_policy_account_keep(ngx_mail_policy_account_t *account,
     ngx_uint_t status, ngx_str_t *text);
+static void ngx_mail_policy_account_board(ngx_mail_policy_account_t *account,
+    ngx_str_t *text, ngx_str_t *login, ngx_mail_policy_verdict_t *verdict);
+static void ngx_mail_policy_account_login_log(
+    ngx_mail_policy_account_t *account,
+    ngx_mail_policy_account_login_t *login);
 static void ngx_mail_policy_account_octets(ngx_mail_policy_envelope_t *e);
 static ngx_uint_t ngx_mail_policy_account_mechanism(ngx_uint_t method);
 static void ngx_mail_policy_account_session(
@@ -44,7 +51,8 @@ ngx_mail_policy_account_refused(ngx_mail_policy_account_t *account,
     ngx_mail_policy_at_command_e command, ngx_str_t *text,
     ngx_str_t *recipient, ngx_mail_policy_verdict_t *verdict)
 {
-    ngx_uint_t  n, status;
+    ngx_uint_t                   n, status, told;
+    ngx_mail_policy_log_event_t  event;
 
     status = ngx_mail_policy_account_status(text);
     n = NGX_MAIL_POLICY_METRIC_REFUSED + command;
@@ -61,7 +69,81 @@ ngx_mail_policy_account_refused(ngx_mail_policy_account_t *account,
 
     ngx_mail_policy_account_keep(account, status, text);
 
+    /* of a login that has failed all else has been told */
+
+    told = account->login;
     account->login = 0;
+
+    if (told) {
+        return;
+    }
+
+    ngx_mail_policy_account_board(account, text, NULL, verdict);
+
+    if (account->conf->access_logs) {
+        ngx_memzero(&event, sizeof(ngx_mail_policy_log_event_t));
+
+        event.type = NGX_MAIL_POLICY_LOG_REFUSED;
+        event.command = command;
+        event.text = text;
+        event.recipient = recipient;
+
+        ngx_mail_policy_log_event(account->conf->access_logs,
+                                  account->envelope, &event);
+    }
+}
+
+
+/* who is refused by a limit, the limits have told */
+
+static void
+ngx_mail_policy_account_board(ngx_mail_policy_account_t *account,
+    ngx_str_t *text, ngx_str_t *login, ngx_mail_policy_verdict_t *verdict)
+{
+    u_char                      *p, reason[sizeof("550 ") + MPOL_SMTPD_DSN];
+    ngx_str_t                    why, *who;
+    mpol_smtpd_reply_t           reply;
+    ngx_mail_policy_envelope_t  *e;
+
+    if (verdict && verdict->rc == NGX_DECLINED) {
+        return;
+    }
+
+    mpol_smtpd_reply(text->data, text->len, &reply);
+
+    p = ngx_snprintf(reason, sizeof(reason), "%ui %*s",
+                     (ngx_uint_t) reply.code, reply.dsn_len, reply.dsn);
+    why.data = reason;
+    why.len = p - reason;
+
+    e = account->envelope;
+
+    who = (login && login->len) ? login
+          : e->sasl_username.len ? &e->sasl_username
+          : &e->connection->addr_text;
+
+    ngx_mail_policy_board_refused(&why, who);
+}
+
+
+void
+ngx_mail_policy_account_errors(ngx_mail_policy_account_t *account,
+    ngx_mail_policy_at_command_e command)
+{
+    ngx_str_t                    text;
+    ngx_mail_policy_log_event_t  event;
+
+    if (account->conf->access_logs) {
+        ngx_memzero(&event, sizeof(ngx_mail_policy_log_event_t));
+        ngx_str_set(&text, "421 4.7.0 Too many errors");
+
+        event.type = NGX_MAIL_POLICY_LOG_ERRORS;
+        event.command = command;
+        event.text = &text;
+
+        ngx_mail_policy_log_event(account->conf->access_logs,
+                                  account->envelope, &event);
+    }
 }
 
 
@@ -105,21 +187,61 @@ ngx_mail_policy_account_keep(ngx_mail_policy_account_t *account,
 
 void
 ngx_mail_policy_account_login(ngx_mail_policy_account_t *account,
-    ngx_uint_t method, ngx_mail_policy_login_e result, ngx_str_t *login,
-    ngx_str_t *text, ngx_mail_policy_verdict_t *verdict)
+    ngx_mail_policy_account_login_t *login)
 {
     ngx_uint_t  n;
 
-    n = NGX_MAIL_POLICY_METRIC_AUTH + result
-        + ngx_mail_policy_account_mechanism(method) * NGX_MAIL_POLICY_LOGINS;
+    n = NGX_MAIL_POLICY_METRIC_AUTH + login->result
+        + ngx_mail_policy_account_mechanism(login->method)
+          * NGX_MAIL_POLICY_LOGINS;
 
     ngx_mail_policy_metrics_add(n, 1);
 
-    if (result == NGX_MAIL_POLICY_LOGIN_FAILURE) {
+    if (login->result == NGX_MAIL_POLICY_LOGIN_FAILURE) {
         account->envelope->auth_failures++;
     }
 
-    account->login = (result != NGX_MAIL_POLICY_LOGIN_SUCCESS && text->len);
+    /*
+     * A session that limits do not allow, or that there is no memory for, is
+     * no login that failed; and of a client that is gone nothing is said.
+     */
+
+    if (login->result == NGX_MAIL_POLICY_LOGIN_SUCCESS || login->text.len == 0
+        || (login->result == NGX_MAIL_POLICY_LOGIN_TEMPORARY
+            && ngx_mail_policy_account_status(&login->text) == 421))
+    {
+        return;
+    }
+
+    account->login = 1;
+
+    ngx_mail_policy_account_board(account, &login->text, &login->login,
+                                  login->verdict);
+
+    if (account->conf->access_logs) {
+        ngx_mail_policy_account_login_log(account, login);
+    }
+}
+
+
+static void
+ngx_mail_policy_account_login_log(ngx_mail_policy_account_t *account,
+    ngx_mail_policy_account_login_t *login)
+{
+    ngx_mail_policy_log_event_t  event;
+
+    ngx_memzero(&event, sizeof(ngx_mail_policy_log_event_t));
+
+    event.type = NGX_MAIL_POLICY_LOG_LOGIN;
+    event.command = NGX_MAIL_POLICY_AT_COMMAND_AUTH;
+    event.text = &login->text;
+    event.result = login->result;
+    event.method = &login->name;
+    event.login = &login->login;
+    event.limit = (login->verdict && login->verdict->rc == NGX_DECLINED);
+
+    ngx_mail_policy_log_event(account->conf->access_logs, account->envelope,
+                              &event);
 }
 
 
@@ -217,10 +339,19 @@ ngx_mail_policy_account_session(ngx_mail_policy_account_t *account)
 
     ngx_memzero(&r, sizeof(ngx_mail_policy_record_t));
 
+    r.type = NGX_MAIL_POLICY_LOG_SESSION;
     r.outcome = account->status < 500 ? NGX_MAIL_POLICY_DEFERRED
                                       : NGX_MAIL_POLICY_REJECTED;
     r.status = account->status;
     r.reply = account->reply;
+
+    if (account->limit && account->limit->limit.len) {
+        r.limit = account->limit->limit;
+        r.action = account->limit->action;
+        r.used = account->limit->used;
+        r.max = account->limit->max;
+        r.retry = account->limit->retry;
+    }
 
     pool = ngx_create_pool(2048, e->connection->log);
     if (pool == NULL) {

@@ -52,6 +52,18 @@ typedef struct {
 } ngx_mail_policy_account_t;
 
 
+typedef struct {
+    ngx_uint_t                   method;    /* NGX_MAIL_POLICY_METHOD_, or 0:
+                                               an unknown one */
+    ngx_str_t                    name;      /* of it; empty if unknown */
+    ngx_mail_policy_login_e      result;
+    ngx_str_t                    login;     /* that was tried; may be empty */
+    ngx_str_t                    text;      /* the reply; empty: let in, or
+                                               there will be none */
+    ngx_mail_policy_verdict_t   *verdict;   /* as below */
+} ngx_mail_policy_account_login_t;
+
+
 void ngx_mail_policy_account_start(ngx_mail_policy_account_t *account);
 
 /*
@@ -62,14 +74,13 @@ void ngx_mail_policy_account_refused(ngx_mail_policy_account_t *account,
     ngx_mail_policy_at_command_e command, ngx_str_t *text,
     ngx_str_t *recipient, ngx_mail_policy_verdict_t *verdict);
 
-/*
- * A login has come to its end; method: NGX_MAIL_POLICY_METHOD_, or 0;
- * login: what was tried, empty if unknown; text: the reply, empty if it was
- * let in, or there will be none.  That AUTH is refused is told behind it.
- */
+/* the client has made too many errors; each of them was told */
+void ngx_mail_policy_account_errors(ngx_mail_policy_account_t *account,
+    ngx_mail_policy_at_command_e command);
+
+/* a login has come to its end; that AUTH is refused is told behind it */
 void ngx_mail_policy_account_login(ngx_mail_policy_account_t *account,
-    ngx_uint_t method, ngx_mail_policy_login_e result, ngx_str_t *login,
-    ngx_str_t *text, ngx_mail_policy_verdict_t *verdict);
+    ngx_mail_policy_account_login_t *login);
 
 /*
  * The envelope's record is that of a transaction that ends; pool: its own.

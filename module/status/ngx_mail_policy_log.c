@@ -14,10 +14,12 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "mpol_smtpd.h"
 #include "mpol_text.h"
 #include "ngx_mail_policy_conf.h"
-#include "ngx_mail_policy_json.h"
 #include "ngx_mail_policy_log.h"
+#include "ngx_mail_policy_log_json.h"
+#include "ngx_mail_policy_log_postfix.h"
 #include "ngx_mail_policy_log_write.h"
 #include "ngx_mail_policy_metrics.h"
 
@@ -26,16 +28,28 @@ typedef size_t (*ngx_mail_policy_log_escape_pt)(const uint8_t *in, size_t len,
     uint8_t *out, size_t size);
 
 
-static ngx_int_t ngx_mail_policy_log_line(ngx_mail_policy_use_t *use,
-    ngx_mail_policy_access_log_t *log, ngx_str_t *json, ngx_str_t *line);
-static ngx_int_t ngx_mail_policy_log_json(ngx_mail_policy_use_t *use,
-    ngx_str_t *line);
-static void ngx_mail_policy_log_session(ngx_mail_policy_json_t *j,
-    ngx_mail_policy_envelope_t *e);
-static void ngx_mail_policy_log_recipients(ngx_mail_policy_json_t *j,
-    ngx_mail_policy_envelope_t *e, ngx_mail_policy_record_t *r);
-static void ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
-    ngx_mail_policy_record_t *r);
+/* the lines of one moment, and what is made for them */
+typedef struct {
+    ngx_mail_policy_use_t          use;
+    ngx_mail_policy_log_event_t   *event;
+    ngx_str_t                      json;
+    ngx_str_t                      postfix;
+    ngx_str_t                      message;     /* of the latter */
+} ngx_mail_policy_made_t;
+
+
+static void ngx_mail_policy_log_event_record(
+    ngx_mail_policy_log_event_t *event, ngx_mail_policy_record_t *r,
+    ngx_mail_policy_record_t *record);
+static void ngx_mail_policy_log_make(ngx_mail_policy_made_t *made,
+    ngx_pool_t *pool, ngx_mail_policy_envelope_t *envelope,
+    ngx_mail_policy_log_event_t *event);
+static ngx_int_t ngx_mail_policy_log_one(ngx_mail_policy_access_log_t *log,
+    ngx_mail_policy_made_t *made);
+static ngx_int_t ngx_mail_policy_log_wanted(ngx_mail_policy_access_log_t *log,
+    ngx_mail_policy_made_t *made);
+static ngx_int_t ngx_mail_policy_log_line(ngx_mail_policy_access_log_t *log,
+    ngx_mail_policy_made_t *made, ngx_str_t *line);
 static ngx_int_t ngx_mail_policy_log_escaped(ngx_pool_t *pool,
     ngx_str_t *value, ngx_mail_policy_log_escape_pt escape);
 
@@ -50,40 +64,34 @@ ngx_str_t  ngx_mail_policy_outcomes[] = {
 };
 
 
+/*
+ * JSON and the line of Postfix are made once for all logs that want them; the
+ * latter is of transactions alone.
+ */
+
 void
 ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope)
 {
-    ngx_str_t                      line, json;
     ngx_uint_t                     i, lines;
-    ngx_mail_policy_use_t          use;
+    ngx_mail_policy_made_t         made;
     ngx_mail_policy_access_log_t  *log;
 
-    use.pool = pool;
-    use.envelope = envelope;
-    use.maps = NULL;
-
-    lines = 0;
-    ngx_str_null(&json);
+    ngx_mail_policy_log_make(&made, pool, envelope, NULL);
 
     log = logs->elts;
+    lines = 0;
 
     for (i = 0; i < logs->nelts; i++) {
 
-        switch (ngx_mail_policy_log_line(&use, &log[i], &json, &line)) {
+        if (log[i].postfix
+            && envelope->record->type != NGX_MAIL_POLICY_LOG_TRANSACTION)
+        {
+            continue;
+        }
 
-        case NGX_OK:
-            ngx_mail_policy_log_write(&log[i], &line,
-                                      envelope->connection->log);
+        if (ngx_mail_policy_log_one(&log[i], &made) == NGX_OK) {
             lines++;
-            break;
-
-        case NGX_DECLINED:
-            break;
-
-        default:
-            ngx_mail_policy_log_no_memory(&log[i],
-                                          envelope->connection->log);
         }
     }
 
@@ -93,155 +101,176 @@ ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
 }
 
 
-/* NGX_OK, NGX_ERROR; NGX_DECLINED: "if=" wants none.  json is made once */
+void
+ngx_mail_policy_log_event(ngx_array_t *logs,
+    ngx_mail_policy_envelope_t *envelope, ngx_mail_policy_log_event_t *event)
+{
+    ngx_uint_t                     i;
+    ngx_pool_t                    *pool;
+    ngx_mail_policy_made_t         made;
+    ngx_mail_policy_record_t       record, *r;
+    ngx_mail_policy_access_log_t  *log;
+
+    log = logs->elts;
+
+    for (i = 0; i < logs->nelts && !log[i].postfix; i++) { /* void */ }
+
+    if (i == logs->nelts) {
+        return;
+    }
+
+    pool = ngx_create_pool(2048, envelope->connection->log);
+    if (pool == NULL) {
+        ngx_mail_policy_log_no_memory(&log[i], envelope->connection->log);
+        return;
+    }
+
+    r = envelope->record;
+
+    ngx_mail_policy_log_event_record(event, r, &record);
+    envelope->record = &record;
+
+    ngx_mail_policy_log_make(&made, pool, envelope, event);
+
+    for ( /* void */ ; i < logs->nelts; i++) {
+        if (log[i].postfix) {
+            (void) ngx_mail_policy_log_one(&log[i], &made);
+        }
+    }
+
+    envelope->record = r;
+
+    ngx_destroy_pool(pool);
+}
+
+
+/* the one at hand, if any, with the reply of the event */
+
+static void
+ngx_mail_policy_log_event_record(ngx_mail_policy_log_event_t *event,
+    ngx_mail_policy_record_t *r, ngx_mail_policy_record_t *record)
+{
+    mpol_smtpd_reply_t  reply;
+
+    if (r) {
+        *record = *r;
+
+    } else {
+        ngx_memzero(record, sizeof(ngx_mail_policy_record_t));
+        record->type = NGX_MAIL_POLICY_LOG_SESSION;
+    }
+
+    mpol_smtpd_reply(event->text->data, event->text->len, &reply);
+
+    record->status = reply.code;
+    record->reply = *event->text;
+    record->outcome = (reply.code < 500) ? NGX_MAIL_POLICY_DEFERRED
+                                         : NGX_MAIL_POLICY_REJECTED;
+}
+
+
+static void
+ngx_mail_policy_log_make(ngx_mail_policy_made_t *made, ngx_pool_t *pool,
+    ngx_mail_policy_envelope_t *envelope, ngx_mail_policy_log_event_t *event)
+{
+    ngx_memzero(made, sizeof(ngx_mail_policy_made_t));
+
+    made->use.pool = pool;
+    made->use.envelope = envelope;
+    made->event = event;
+}
+
+
+/* NGX_OK: it is the writer's; NGX_DECLINED: "if=" wants none; NGX_ERROR */
 
 static ngx_int_t
-ngx_mail_policy_log_line(ngx_mail_policy_use_t *use,
-    ngx_mail_policy_access_log_t *log, ngx_str_t *json, ngx_str_t *line)
+ngx_mail_policy_log_one(ngx_mail_policy_access_log_t *log,
+    ngx_mail_policy_made_t *made)
 {
-    ngx_int_t  rc;
-    ngx_str_t  value;
+    ngx_int_t   rc;
+    ngx_str_t   line;
+    ngx_log_t  *errlog;
 
-    if (log->condition.text.len) {
+    errlog = made->use.envelope->connection->log;
 
-        rc = ngx_mail_policy_value_use(use, &log->condition, NULL, &value);
-        if (rc != NGX_OK) {
-            return rc;
-        }
+    rc = ngx_mail_policy_log_wanted(log, made);
 
-        if (value.len == 0 || (value.len == 1 && value.data[0] == '0')) {
-            return NGX_DECLINED;
-        }
+    if (rc == NGX_OK) {
+        rc = ngx_mail_policy_log_line(log, made, &line);
     }
 
-    if (log->format) {
-        return ngx_mail_policy_value_use(use, &log->format->line,
-                                         log->format->escape, line);
+    switch (rc) {
+
+    case NGX_OK:
+        ngx_mail_policy_log_write(log, &line, errlog);
+        break;
+
+    case NGX_DECLINED:
+        break;
+
+    default:
+        ngx_mail_policy_log_no_memory(log, errlog);
     }
 
-    if (json->len == 0) {
-        rc = ngx_mail_policy_log_json(use, json);
-        if (rc != NGX_OK) {
-            return rc;
-        }
-    }
-
-    *line = *json;
-
-    return NGX_OK;
+    return rc;
 }
 
 
 static ngx_int_t
-ngx_mail_policy_log_json(ngx_mail_policy_use_t *use, ngx_str_t *line)
+ngx_mail_policy_log_wanted(ngx_mail_policy_access_log_t *log,
+    ngx_mail_policy_made_t *made)
 {
-    ngx_str_t                    time;
-    ngx_mail_policy_json_t       j;
-    ngx_mail_policy_envelope_t  *e;
+    ngx_str_t  value;
 
-    e = use->envelope;
+    if (log->condition.text.len == 0) {
+        return NGX_OK;
+    }
 
-    ngx_memzero(&j, sizeof(ngx_mail_policy_json_t));
-    j.pool = use->pool;
-
-    time = *(ngx_str_t *) &ngx_cached_http_log_iso8601;
-
-    ngx_mail_policy_json_raw(&j, "{\"time\":");
-    ngx_mail_policy_json_value(&j, &time);
-
-    ngx_mail_policy_log_session(&j, e);
-    ngx_mail_policy_log_recipients(&j, e, e->record);
-    ngx_mail_policy_log_outcome(&j, e->record);
-
-    ngx_mail_policy_json_raw(&j, "}\n");
-
-    if (j.error) {
+    if (ngx_mail_policy_value_use(&made->use, &log->condition, NULL, &value)
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    line->data = j.start;
-    line->len = j.last - j.start;
-
-    return NGX_OK;
+    return (value.len == 0 || (value.len == 1 && value.data[0] == '0'))
+           ? NGX_DECLINED : NGX_OK;
 }
 
 
-static void
-ngx_mail_policy_log_session(ngx_mail_policy_json_t *j,
-    ngx_mail_policy_envelope_t *e)
+static ngx_int_t
+ngx_mail_policy_log_line(ngx_mail_policy_access_log_t *log,
+    ngx_mail_policy_made_t *made, ngx_str_t *line)
 {
-    ngx_mail_policy_json_num(j, "connection", e->connection->number);
-    ngx_mail_policy_json_num(j, "transaction", e->transaction);
-    ngx_mail_policy_json_str(j, "remote_addr", &e->connection->addr_text);
-    ngx_mail_policy_json_str(j, "client_host", &e->client_host);
-    ngx_mail_policy_json_str(j, "helo", &e->helo);
-    ngx_mail_policy_json_str(j, "protocol", &e->protocol);
-    ngx_mail_policy_json_str(j, "sasl_method", &e->sasl_method);
-    ngx_mail_policy_json_str(j, "sasl_username", &e->sasl_username);
-}
+    if (log->format) {
+        return ngx_mail_policy_value_use(&made->use, &log->format->line,
+                                         log->format->escape, line);
+    }
 
-
-static void
-ngx_mail_policy_log_recipients(ngx_mail_policy_json_t *j,
-    ngx_mail_policy_envelope_t *e, ngx_mail_policy_record_t *r)
-{
-    ngx_uint_t  i;
-
-    /* the null sender is told from none by being there */
-
-    ngx_mail_policy_json_raw(j, ",\"sender\":");
-    ngx_mail_policy_json_value(j, &e->sender);
-
-    ngx_mail_policy_json_raw(j, ",\"to\":[");
-
-    for (i = 0; i < r->nrecipients; i++) {
-        if (i) {
-            ngx_mail_policy_json_raw(j, ",");
+    if (log->postfix) {
+        if (made->postfix.len == 0
+            && ngx_mail_policy_log_postfix(made->use.pool, made->use.envelope,
+                                           made->event, &made->postfix,
+                                           &made->message)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
         }
 
-        ngx_mail_policy_json_value(j, &r->recipients[i]);
+        *line = log->syslog ? made->message : made->postfix;
+        return NGX_OK;
     }
 
-    ngx_mail_policy_json_raw(j, "]");
-
-    ngx_mail_policy_json_num(j, "recipients", e->recipients);
-    ngx_mail_policy_json_num(j, "rejected_recipients",
-                             e->rejected_recipients);
-    ngx_mail_policy_json_num(j, "message_size", e->message_size);
-}
-
-
-static void
-ngx_mail_policy_log_outcome(ngx_mail_policy_json_t *j,
-    ngx_mail_policy_record_t *r)
-{
-    ngx_mail_policy_json_str(j, "outcome",
-                             &ngx_mail_policy_outcomes[r->outcome]);
-
-    if (r->status) {
-        ngx_mail_policy_json_num(j, "status", r->status);
+    if (made->json.len == 0
+        && ngx_mail_policy_log_json(made->use.pool, made->use.envelope,
+                                    &made->json)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
-    ngx_mail_policy_json_str(j, "reply", &r->reply);
+    *line = made->json;
 
-    if (r->limit.len) {
-        ngx_mail_policy_json_str(j, "limit", &r->limit);
-        ngx_mail_policy_json_str(j, "limit_action", &r->action);
-        ngx_mail_policy_json_num(j, "limit_used", r->used);
-        ngx_mail_policy_json_num(j, "limit_max", r->max);
-        ngx_mail_policy_json_num(j, "retry_after", r->retry);
-    }
-
-    ngx_mail_policy_json_str(j, "upstream_name", &r->upstream);
-    ngx_mail_policy_json_str(j, "upstream_addr", &r->relay);
-
-    if (r->relay_start) {
-        ngx_mail_policy_json_sec(j, "upstream_response_time", r->relay_start);
-    }
-
-    if (r->start) {
-        ngx_mail_policy_json_sec(j, "transaction_time", r->start);
-    }
+    return NGX_OK;
 }
 
 

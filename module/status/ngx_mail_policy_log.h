@@ -18,6 +18,7 @@
 #include <ngx_core.h>
 
 #include "ngx_mail_policy_envelope.h"
+#include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_upstream.h"
 
 
@@ -53,8 +54,17 @@ typedef struct {
 } ngx_mail_policy_try_t;
 
 
+/* what a line is about */
+typedef enum {
+    NGX_MAIL_POLICY_LOG_TRANSACTION = 0,
+    NGX_MAIL_POLICY_LOG_SESSION,    /* that had none */
+    NGX_MAIL_POLICY_LOG_QUESTION    /* of Postfix, "protocol policy" */
+} ngx_mail_policy_log_type_e;
+
+
 /* strings live as long as the transaction; empty ones are left out */
 struct ngx_mail_policy_record_s {
+    ngx_mail_policy_log_type_e  type;
     ngx_mail_policy_outcome_e   outcome;
     ngx_uint_t                  status; /* the reply's code; 0: none given */
     ngx_str_t                   reply;  /* the last one that refused, or the
@@ -88,12 +98,39 @@ void ngx_mail_policy_record_tried(ngx_mail_policy_record_t *record,
     ngx_uint_t status);
 
 
+/* what a log in the format "postfix" says at once */
+typedef enum {
+    NGX_MAIL_POLICY_LOG_REFUSED = 0,    /* a command */
+    NGX_MAIL_POLICY_LOG_LOGIN,          /* one that was not let in */
+    NGX_MAIL_POLICY_LOG_ERRORS          /* too many of the client's */
+} ngx_mail_policy_log_event_e;
+
+typedef struct {
+    ngx_mail_policy_log_event_e    type;
+    ngx_mail_policy_at_command_e   command;
+    ngx_str_t                     *text;        /* the reply */
+    ngx_str_t                     *recipient;   /* of RCPT, or NULL */
+    ngx_mail_policy_login_e        result;      /* of a login, and ... */
+    ngx_str_t                     *method;      /* ... empty: an unknown one */
+    ngx_str_t                     *login;       /* may be empty */
+    ngx_uint_t                     limit;       /* 1: one refuses it */
+} ngx_mail_policy_log_event_t;
+
+
 /*
  * Writes the lines.  logs: ..._access_log_t; pool: for the lines; the
- * envelope's record is the transaction's.
+ * envelope's record is the transaction's, or that of a session without one,
+ * whose number is 0.
  */
 void ngx_mail_policy_log_record(ngx_array_t *logs, ngx_pool_t *pool,
     ngx_mail_policy_envelope_t *envelope);
+
+/*
+ * The lines of an event; variables of "if=" see text as reply, whatever the
+ * envelope's record is.
+ */
+void ngx_mail_policy_log_event(ngx_array_t *logs,
+    ngx_mail_policy_envelope_t *envelope, ngx_mail_policy_log_event_t *event);
 
 /*
  * How a format escapes what variables give, see mpol_text.h.  An empty value
