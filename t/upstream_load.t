@@ -143,7 +143,8 @@ sub active {
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
         PeerPort => $t->port('http')) or die "http: $@\n";
     print $socket "GET / HTTP/1.0\r\n\r\n";
-    return join(' ', join('', readline($socket)) =~ /"active":(\d+)/g);
+    return join(' ', join('', readline($socket))
+        =~ /"weight":\d+,"active":(\d+)/g);
 }
 
 
