@@ -2,8 +2,9 @@ package MailPolicy::FastRelay;
 
 # A relay that is quick and knows little: it takes what has an "X-Id: id"
 # first, and appends "id recipients octets" of each message that it accepts
-# to a file.  A recipient "no..." is refused; a message with an id "...late"
-# is refused at its end.
+# to a file.  A recipient "no..." is refused, one "later..." with 450; a message
+# with an id "...late" is refused at its end, "...later" with 451, and for
+# "...gone" the connection is closed there.
 #
 #     my $relay = MailPolicy::FastRelay->new($t, name => 'relay');
 #     $relay->accepted();                 # { id => [ recipients, octets ] }
@@ -115,7 +116,7 @@ sub process {
     while (1) {
         if ($c->{data}) {
             $c->{in} =~ s/^(.*?\r\n)\.\r\n//s or return $out;
-            $out .= message($c, $1, $fh);
+            $out .= message($c, $1, $fh) // return undef;
 
         } elsif ($c->{in} =~ s/^(.*?)\r\n//) {
             $out .= command($c, $1);
@@ -141,6 +142,7 @@ sub command {
 
     if ($line =~ /^RCPT/) {
         return "550 5.1.1 Unknown\r\n" if $line =~ /<no/;
+        return "450 4.2.1 Not now\r\n" if $line =~ /<later/;
         $c->{rcpts}++;
         return "250 2.1.5 Ok\r\n";
     }
@@ -162,6 +164,8 @@ sub message {
 
     delete $c->{data};
     return "554 5.6.0 No\r\n" if !defined $id || $id =~ /late$/;
+    return "451 4.3.0 Not now\r\n" if $id =~ /later$/;
+    return undef if $id =~ /gone$/;
 
     # before it is answered
     syswrite($fh, "$id $c->{rcpts} " . length($text) . "\n");
