@@ -144,6 +144,7 @@ for my $file (qw(now later)) {
 }
 
 is(lost(), 26, 'no more');
+is(said(''), 3, 'that is all the error log has of it');
 
 $t->allow(qr/\[crit\] .*write\(\) to "/);
 $t->done();
