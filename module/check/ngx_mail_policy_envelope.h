@@ -87,9 +87,6 @@ typedef struct {
     ngx_str_t           verdict;        /* pass, defer, reject, ... */
     uint64_t            limit_remaining;    /* of it */
     uint64_t            retry_after;    /* seconds; 0: now, or unknown */
-    ngx_uint_t          told;           /* refusals of limits that the board
-                                           knows of; who tells the replies
-                                           counts down */
 } ngx_mail_policy_envelope_t;
 
 

@@ -526,7 +526,6 @@ ngx_mail_policy_verdict_tell(ngx_mail_policy_check_t *check)
         reason.len = p - text;
 
         ngx_mail_policy_board_refused(&reason, &charge->key);
-        check->envelope->told++;
     }
 }
 
