@@ -18,7 +18,7 @@ my $ROOT = "$FindBin::Bin/..";
 my @FAMILY = (
     [ 'SMUG-', 13 ], [ 'STATE-', 12 ], [ 'TLS-', 11 ], [ 'TRUST-', 9 ],
     [ 'RELAY-', 9 ], [ 'RES-', 12 ], [ 'EXT-', 8 ], [ 'S', 14 ], [ 'A', 12 ],
-    [ 'RED-', 11 ], [ 'PEER-', 25 ], [ 'AUTH-', 22 ], [ 'OUT-', 7 ],
+    [ 'RED-', 11 ], [ 'PEER-', 25 ], [ 'AUTH-', 22 ], [ 'OUT-', 8 ],
 );
 my @IDS = map { my ($name, $count) = @$_; map { "$name$_" } 1 .. $count }
     @FAMILY;

@@ -274,7 +274,7 @@ $c = session('odd', 'a', $helo);
 send_one($c, "$_\@example.com") for 1 .. 5;
 one('odd', 'odd', $helo, used => 4);
 like((lines('odd', 'a'))[0], qr/key: %FF%7Bx%7D"\\, /,
-    'odd: escaped in the log');
+    'OUT-1 odd: escaped in the log');
 
 # where shared memory is the store
 
