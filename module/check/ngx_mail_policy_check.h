@@ -62,6 +62,16 @@ typedef enum {
 } ngx_mail_policy_check_point_e;
 
 
+/* a limit that was exceeded */
+typedef struct {
+    ngx_str_t                     limit;
+    ngx_str_t                     action;
+    uint64_t                      used;
+    uint64_t                      max;
+    uint64_t                      retry;
+} ngx_mail_policy_hit_t;
+
+
 typedef struct {
     ngx_int_t                     rc;       /* NGX_OK pass, NGX_DECLINED a
                                                limit, NGX_ERROR no store,
@@ -81,6 +91,8 @@ typedef struct {
     uint64_t                      retry;    /* seconds; 0 if unknown */
     ngx_uint_t                    charge;   /* which, and which of its units */
     ngx_uint_t                    unit;
+    ngx_array_t                  *hits;     /* ..._hit_t: all of them, where
+                                               several were exceeded; NULL */
     unsigned                      never:1;  /* it will not fit later, too */
 } ngx_mail_policy_verdict_t;
 

@@ -33,6 +33,8 @@ static ngx_uint_t ngx_mail_policy_decision_in_force(
     ngx_mail_policy_charge_t *charge);
 static void ngx_mail_policy_decision_add(ngx_mail_policy_limit_t *limit,
     ngx_uint_t decision);
+static void ngx_mail_policy_decision_hit(ngx_mail_policy_check_t *check,
+    ngx_uint_t i, ngx_mail_policy_hit_t *hit);
 
 
 void
@@ -158,5 +160,83 @@ ngx_mail_policy_decision_init(ngx_array_t *limits)
                                  NGX_MAIL_POLICY_BLOCK_LIMIT, &limit[k].name,
                                  NULL);
         }
+    }
+}
+
+
+/* without memory the log lacks those that were not told */
+
+void
+ngx_mail_policy_decision_hits(ngx_mail_policy_check_t *check)
+{
+    ngx_uint_t              i, n;
+    ngx_array_t            *hits;
+    ngx_mail_policy_hit_t  *hit;
+
+    for (i = 0, n = 0; i < check->ask->ncharges; i++) {
+        n += !ngx_mail_policy_charge_fits(&check->ask->charges[i]);
+    }
+
+    if (n < 2) {
+        return;
+    }
+
+    hits = ngx_array_create(check->pool, n, sizeof(ngx_mail_policy_hit_t));
+    if (hits == NULL) {
+        return;
+    }
+
+    for (i = 0; i < check->ask->ncharges; i++) {
+
+        if (!ngx_mail_policy_charge_fits(&check->ask->charges[i])) {
+            hit = ngx_array_push(hits);
+            ngx_mail_policy_decision_hit(check, i, hit);
+        }
+    }
+
+    check->verdict->hits = hits;
+}
+
+
+/* the unit that takes longest to have room again */
+
+static void
+ngx_mail_policy_decision_hit(ngx_mail_policy_check_t *check, ngx_uint_t i,
+    ngx_mail_policy_hit_t *hit)
+{
+    uint64_t                        longest;
+    ngx_uint_t                      u, exceed;
+    ngx_mail_policy_charge_t       *charge;
+    ngx_mail_policy_charge_unit_t  *unit;
+
+    charge = &check->ask->charges[i];
+    exceed = check->limits[i]->exceed;
+
+    if (charge->soft && !ngx_mail_policy_verdict_relays(check, i)) {
+        exceed = NGX_MAIL_POLICY_REPORT;
+    }
+
+    ngx_memzero(hit, sizeof(ngx_mail_policy_hit_t));
+
+    hit->limit = charge->name;
+    hit->action = ngx_mail_policy_exceed_names[exceed];
+    longest = 0;
+
+    for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
+        unit = &charge->units[u];
+
+        if (!(charge->asked & ngx_mail_policy_asked(u))
+            || unit->decision.fits || unit->decision.retry < longest)
+        {
+            continue;
+        }
+
+        longest = unit->decision.retry;
+
+        hit->used = unit->decision.used;
+        hit->max = (unit->rate.kind == MPOL_RATE_BUCKET) ? unit->rate.burst
+                                                         : unit->rate.count;
+        hit->retry = (longest < MPOL_NEVER) ? (longest + 999999) / 1000000
+                                            : 0;
     }
 }

@@ -40,19 +40,19 @@ static ngx_int_t ngx_mail_policy_verdict_message(
 
 static ngx_mail_policy_verdict_t  ngx_mail_policy_verdict_passed = {
     NGX_OK, 0, ngx_null_string, ngx_null_string, NULL, ngx_null_string,
-    0, 0, 0, 0, 0, 0
+    0, 0, 0, 0, 0, NULL, 0
 };
 
 static ngx_mail_policy_verdict_t  ngx_mail_policy_verdict_no_memory = {
     NGX_ERROR, 451, ngx_string("451 4.3.0 Temporary server problem, "
                                "try again later"),
-    ngx_null_string, NULL, ngx_null_string, 0, 0, 0, 0, 0, 0
+    ngx_null_string, NULL, ngx_null_string, 0, 0, 0, 0, 0, NULL, 0
 };
 
 
 static ngx_mail_policy_verdict_t  ngx_mail_policy_verdict_busy = {
     NGX_BUSY, 0, ngx_null_string, ngx_null_string, NULL, ngx_null_string,
-    0, 0, 0, 0, 0, 0
+    0, 0, 0, 0, 0, NULL, 0
 };
 
 
@@ -102,6 +102,7 @@ ngx_mail_policy_verdict(ngx_mail_policy_check_t *check)
 
     } else {
         ngx_mail_policy_verdict_find(check, rc == NGX_OK);
+        ngx_mail_policy_decision_hits(check);
     }
 
     e->verdict = check->verdict->action;

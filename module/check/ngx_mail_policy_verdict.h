@@ -49,6 +49,9 @@ ngx_uint_t ngx_mail_policy_verdict_relays(ngx_mail_policy_check_t *check,
 void ngx_mail_policy_decision(ngx_mail_policy_check_t *check);
 void ngx_mail_policy_decision_slowed(ngx_mail_policy_check_t *check);
 
+/* the verdict's list of limits, where more than one was exceeded */
+void ngx_mail_policy_decision_hits(ngx_mail_policy_check_t *check);
+
 /* the board and the warning of what an answer says is nearly used up */
 void ngx_mail_policy_near(ngx_mail_policy_check_t *check);
 

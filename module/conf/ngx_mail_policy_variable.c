@@ -97,6 +97,9 @@ static ngx_mail_policy_variable_t  ngx_mail_policy_variables[] = {
     { ngx_string("sasl_authzid"), ngx_mail_policy_variable_string,
       ngx_mail_policy_field(sasl_authzid), NGX_MAIL_POLICY_AT_AUTH },
 
+    { ngx_string("auth_failures"), ngx_mail_policy_variable_number,
+      ngx_mail_policy_field(auth_failures), NGX_MAIL_POLICY_AT_MAIL },
+
     { ngx_string("auth_relay"), ngx_mail_policy_variable_string,
       ngx_mail_policy_field(auth_relay), NGX_MAIL_POLICY_AT_AUTH },
 

@@ -408,9 +408,7 @@ ngx_mail_policy_body_charged(void *data, ngx_mail_policy_verdict_t *verdict)
 
     t->rest_paid = 1;
 
-    if (verdict->limit.len) {
-        t->verdict = verdict;
-    }
+    ngx_mail_policy_transaction_limited(t, verdict);
 
     if (verdict->rc != NGX_OK && !t->failed) {
         t->refusing = verdict;

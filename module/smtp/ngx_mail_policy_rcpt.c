@@ -402,9 +402,7 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
     t = rcpt->transaction;
 
-    if (verdict->limit.len) {
-        t->verdict = verdict;
-    }
+    ngx_mail_policy_transaction_limited(t, verdict);
 
     if (verdict->rc == NGX_BUSY) {
         rcpt->state = NGX_MAIL_POLICY_RCPT_NEW;

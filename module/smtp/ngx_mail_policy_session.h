@@ -415,7 +415,8 @@ ngx_uint_t ngx_mail_policy_session_clear(ngx_mail_policy_session_t *s);
 /*
  * What is told of the session, see ngx_mail_policy_account.h.  refused: the
  * command at hand is, the caller replies; auth_told: what became of an AUTH,
- * if that was not told yet; transaction_told: before its end; told: at its
+ * if that was not told yet; limited: what a limit says of the transaction, be
+ * it that it passes; transaction_told: before its end; session_told: at its
  * own.
  */
 void ngx_mail_policy_session_begun(ngx_mail_policy_session_t *s);
@@ -431,6 +432,8 @@ void ngx_mail_policy_auth_told(ngx_mail_policy_session_t *s,
     ngx_mail_policy_verdict_t *verdict);
 void ngx_mail_policy_auth_told_text(ngx_mail_policy_session_t *s,
     ngx_mail_policy_login_e result, ngx_str_t *text,
+    ngx_mail_policy_verdict_t *verdict);
+void ngx_mail_policy_transaction_limited(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_verdict_t *verdict);
 void ngx_mail_policy_transaction_told(ngx_mail_policy_transaction_t *t);
 void ngx_mail_policy_session_told(ngx_mail_policy_session_t *s);

@@ -121,6 +121,22 @@ ngx_mail_policy_auth_told_text(ngx_mail_policy_session_t *s,
 
 
 void
+ngx_mail_policy_transaction_limited(ngx_mail_policy_transaction_t *t,
+    ngx_mail_policy_verdict_t *verdict)
+{
+    if (verdict->limit.len == 0) {
+        return;
+    }
+
+    t->verdict = verdict;
+
+    if (t->session->conf->access_logs) {
+        ngx_mail_policy_record_hit(&t->record, t->pool, verdict);
+    }
+}
+
+
+void
 ngx_mail_policy_transaction_told(ngx_mail_policy_transaction_t *t)
 {
     ngx_mail_policy_session_t  *s;

@@ -231,9 +231,7 @@ ngx_mail_policy_transaction_checked(void *data,
 {
     ngx_mail_policy_transaction_t  *t = data;
 
-    if (verdict->limit.len) {
-        t->verdict = verdict;
-    }
+    ngx_mail_policy_transaction_limited(t, verdict);
 
     if (verdict->rc == NGX_OK) {
         t->mail_checked = 1;

@@ -38,6 +38,7 @@ static ngx_int_t ngx_mail_policy_transaction_ask(
     ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_relay_replied(void *data,
     ngx_mail_policy_relay_stage_e stage, void *tag, mpol_reply_t *reply);
+static void ngx_mail_policy_relay_cipher(ngx_mail_policy_transaction_t *t);
 static void ngx_mail_policy_relay_mail_replied(
     ngx_mail_policy_transaction_t *t, mpol_reply_t *reply);
 static void ngx_mail_policy_relay_rcpt_replied(ngx_mail_policy_rcpt_t *rcpt,
@@ -221,6 +222,7 @@ ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
     switch (stage) {
 
     case NGX_MAIL_POLICY_RELAY_MAIL:
+        ngx_mail_policy_relay_cipher(t);
         ngx_mail_policy_upstream_report(s->relay->peer, 0);
         ngx_mail_policy_balance_tried(&t->balance, s->relay->peer);
         ngx_mail_policy_relay_mail_replied(t, reply);
@@ -236,6 +238,24 @@ ngx_mail_policy_relay_replied(void *data, ngx_mail_policy_relay_stage_e stage,
 
     default:
         ngx_mail_policy_body_reply(t, stage, reply);
+    }
+}
+
+
+/* texts of OpenSSL's own */
+
+static void
+ngx_mail_policy_relay_cipher(ngx_mail_policy_transaction_t *t)
+{
+    ngx_connection_t  *c;
+
+    c = t->session->relay->pc.connection;
+
+    t->record.relay_protocol = NULL;
+
+    if (c->ssl) {
+        t->record.relay_protocol = SSL_get_version(c->ssl->connection);
+        t->record.relay_cipher = SSL_get_cipher_name(c->ssl->connection);
     }
 }
 

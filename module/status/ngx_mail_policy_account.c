@@ -339,6 +339,11 @@ ngx_mail_policy_account_session(ngx_mail_policy_account_t *account)
 
     ngx_memzero(&r, sizeof(ngx_mail_policy_record_t));
 
+    pool = ngx_create_pool(2048, e->connection->log);
+    if (pool == NULL) {
+        return;
+    }
+
     r.type = NGX_MAIL_POLICY_LOG_SESSION;
     r.outcome = account->status < 500 ? NGX_MAIL_POLICY_DEFERRED
                                       : NGX_MAIL_POLICY_REJECTED;
@@ -351,11 +356,8 @@ ngx_mail_policy_account_session(ngx_mail_policy_account_t *account)
         r.used = account->limit->used;
         r.max = account->limit->max;
         r.retry = account->limit->retry;
-    }
 
-    pool = ngx_create_pool(2048, e->connection->log);
-    if (pool == NULL) {
-        return;
+        ngx_mail_policy_record_hit(&r, pool, account->limit);
     }
 
     e->record = &r;

@@ -129,6 +129,19 @@ ngx_mail_policy_json_str(ngx_mail_policy_json_t *j, const char *name,
 
 
 void
+ngx_mail_policy_json_text(ngx_mail_policy_json_t *j, const char *name,
+    const char *text)
+{
+    ngx_str_t  value;
+
+    value.data = (u_char *) text;
+    value.len = ngx_strlen(text);
+
+    ngx_mail_policy_json_str(j, name, &value);
+}
+
+
+void
 ngx_mail_policy_json_num(ngx_mail_policy_json_t *j, const char *name,
     uint64_t value)
 {

@@ -54,6 +54,8 @@ void ngx_mail_policy_json_value(ngx_mail_policy_json_t *j, ngx_str_t *value);
  */
 void ngx_mail_policy_json_str(ngx_mail_policy_json_t *j, const char *name,
     ngx_str_t *value);
+void ngx_mail_policy_json_text(ngx_mail_policy_json_t *j, const char *name,
+    const char *text);
 void ngx_mail_policy_json_num(ngx_mail_policy_json_t *j, const char *name,
     uint64_t value);
 

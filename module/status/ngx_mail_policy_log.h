@@ -17,6 +17,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "ngx_mail_policy_check.h"
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_metrics.h"
 #include "ngx_mail_policy_upstream.h"
@@ -24,6 +25,9 @@
 
 /* tries that are written out one by one; what is more counts as the last */
 #define NGX_MAIL_POLICY_LOG_TRIES       64
+
+/* limits that were exceeded and are written out */
+#define NGX_MAIL_POLICY_LOG_HITS        16
 
 /* recipients that are written out; how many there were is always said */
 #define NGX_MAIL_POLICY_LOG_RECIPIENTS  100
@@ -74,6 +78,11 @@ struct ngx_mail_policy_record_s {
     uint64_t                    used;
     uint64_t                    max;
     uint64_t                    retry;  /* seconds */
+    ngx_array_t                 hits;   /* ..._hit_t: all that were, the first
+                                           ones */
+    const char                 *relay_protocol; /* of the relay's TLS; NULL:
+                                                   none */
+    const char                 *relay_cipher;
     ngx_array_t                 tries;        /* ..._try_t */
     ngx_mail_policy_try_t       first;        /* ... room for one of them */
     ngx_str_t                   upstream;     /* the group, and ... */
@@ -96,6 +105,13 @@ void ngx_mail_policy_record_try(ngx_mail_policy_record_t *record,
     ngx_mail_policy_peer_t *peer);
 void ngx_mail_policy_record_tried(ngx_mail_policy_record_t *record,
     ngx_uint_t status);
+
+/*
+ * A limit was exceeded, or several were.  What is said of one that was before
+ * stands no more.
+ */
+void ngx_mail_policy_record_hit(ngx_mail_policy_record_t *record,
+    ngx_pool_t *pool, ngx_mail_policy_verdict_t *verdict);
 
 
 /* what a log in the format "postfix" says at once */

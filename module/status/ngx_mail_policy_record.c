@@ -5,8 +5,8 @@
 
 
 /*
- * The relays that a transaction has asked, for the log.  No events arrive
- * here: whoever asks a relay, and hears of it, tells so.
+ * The relays that a transaction has asked, and the limits that it exceeded,
+ * for the log.  No events arrive here: whoever asks, and hears of it, tells so.
  *
  *     try -> tried ... -> (try -> tried ...)
  *
@@ -26,6 +26,8 @@
 static ngx_mail_policy_try_t *ngx_mail_policy_record_add(
     ngx_mail_policy_record_t *record, ngx_pool_t *pool);
 static void ngx_mail_policy_record_name(ngx_pool_t *pool, ngx_str_t *name);
+static void ngx_mail_policy_record_hit_add(ngx_mail_policy_record_t *record,
+    ngx_pool_t *pool, ngx_mail_policy_hit_t *hit);
 
 
 void
@@ -115,4 +117,71 @@ ngx_mail_policy_record_tried(ngx_mail_policy_record_t *record,
     last->status = status;
     last->time = ngx_current_msec - last->start;
     last->ended = 1;
+}
+
+
+void
+ngx_mail_policy_record_hit(ngx_mail_policy_record_t *record, ngx_pool_t *pool,
+    ngx_mail_policy_verdict_t *verdict)
+{
+    ngx_uint_t              i;
+    ngx_mail_policy_hit_t  *hit, one;
+
+    if (verdict->hits) {
+        hit = verdict->hits->elts;
+
+        for (i = 0; i < verdict->hits->nelts; i++) {
+            ngx_mail_policy_record_hit_add(record, pool, &hit[i]);
+        }
+
+        return;
+    }
+
+    one.limit = verdict->limit;
+    one.action = verdict->action;
+    one.used = verdict->used;
+    one.max = verdict->max;
+    one.retry = verdict->retry;
+
+    ngx_mail_policy_record_hit_add(record, pool, &one);
+}
+
+
+static void
+ngx_mail_policy_record_hit_add(ngx_mail_policy_record_t *record,
+    ngx_pool_t *pool, ngx_mail_policy_hit_t *hit)
+{
+    ngx_uint_t              i;
+    ngx_array_t            *hits;
+    ngx_mail_policy_hit_t  *h;
+
+    hits = &record->hits;
+
+    if (hits->elts == NULL
+        && ngx_array_init(hits, pool, 1, sizeof(ngx_mail_policy_hit_t))
+           != NGX_OK)
+    {
+        return;
+    }
+
+    h = hits->elts;
+
+    for (i = 0; i < hits->nelts; i++) {
+        if (h[i].limit.len == hit->limit.len
+            && ngx_memcmp(h[i].limit.data, hit->limit.data, hit->limit.len)
+               == 0)
+        {
+            h[i] = *hit;
+            return;
+        }
+    }
+
+    if (hits->nelts == NGX_MAIL_POLICY_LOG_HITS) {
+        return;
+    }
+
+    h = ngx_array_push(hits);
+    if (h) {
+        *h = *hit;
+    }
 }
