@@ -63,6 +63,13 @@ mail {
     }
 
     server {
+        listen      127.0.0.1:%%PORT_postfix%%;
+        protocol    smtp;
+        access_log  syslog:server=unix:%%DIR%%/log,nohostname postfix;
+        access_log  syslog:server=127.0.0.1:%%PORT_udp%%,nohostname,tag=mx postfix;
+    }
+
+    server {
         listen      127.0.0.1:%%PORT_long%%;
         protocol    smtp;
         access_log  syslog:server=127.0.0.1:%%PORT_udp%%,nohostname long;
@@ -160,6 +167,13 @@ $t->conf($CONF);
 $t->run_nginx();
 
 both('first', $udp, $unix);
+
+# what looks for lines of Postfix finds them
+
+mail('postfix', 'p@example.com');
+like(datagram($unix), qr/^<190>$TIME postfix\/smtpd: \w+: client=(?#
+    )\S+\[127.0.0.1\],.*[^\n]\z/, 'the name of Postfix');
+like(datagram($udp), qr/^<190>$TIME mx: \w+: client=/, 'or another one');
 
 # a line is cut where a datagram ends
 
