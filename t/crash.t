@@ -272,6 +272,8 @@ sub ttl_of_all {
         ok($ttl > 0, "RED-10 $key: a TTL") or diag($ttl);
     }
 
+    # not each run comes near a limit
+    delete $count{warned};
     is(join(' ', sort keys %count), 'exempt failed lease used',
         'keys of all kinds');
 }
