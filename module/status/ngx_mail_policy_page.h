@@ -30,12 +30,13 @@
 typedef struct {
     ngx_uint_t                bad;      /* so many that cannot wait */
     ngx_uint_t                warn;     /* ... that should be looked at */
-    ngx_mail_policy_html_t    title;    /* of the first, as text of a page */
+    ngx_mail_policy_html_t    title;    /* of the first, ... */
+    ngx_mail_policy_html_t    detail;   /* ... with a link */
     ngx_mail_policy_html_t    items;
 } ngx_mail_policy_trouble_t;
 
 
-/* zero it; title and items are on pool */
+/* zero it; what is written is on pool */
 void ngx_mail_policy_page_trouble(ngx_mail_policy_trouble_t *trouble,
     ngx_pool_t *pool, ngx_mail_policy_snapshot_t *snapshot);
 

@@ -315,8 +315,9 @@ ngx_mail_policy_chart_caption(ngx_mail_policy_html_t *h,
 
     ngx_mail_policy_html(h, "<span>Most in a minute: %n at %c</span>",
                          range->most,
-                         ngx_mail_policy_chart_time(snapshot,
-                                                    range->minute));
+                         ngx_max(ngx_mail_policy_chart_time(snapshot,
+                                                            range->minute),
+                                 (uint64_t) snapshot->started));
 
     if (snapshot->now - snapshot->started < 3600) {
         ngx_mail_policy_html(h, " <span>Counted since %c</span>",

@@ -59,6 +59,7 @@ ngx_mail_policy_page_trouble(ngx_mail_policy_trouble_t *trouble,
     ngx_pool_t *pool, ngx_mail_policy_snapshot_t *snapshot)
 {
     trouble->title.pool = pool;
+    trouble->detail.pool = pool;
     trouble->items.pool = pool;
 
     ngx_mail_policy_trouble_relays(trouble, snapshot, 1);
@@ -103,6 +104,8 @@ ngx_mail_policy_finding_end(ngx_mail_policy_finding_t *f,
 {
     if (trouble->bad + trouble->warn == 0) {
         ngx_mail_policy_html(&trouble->title, "%h", &f->title);
+        ngx_mail_policy_html(&trouble->detail, "%h <a href=\"#%s\">See "
+                             "below</a>", &f->detail, f->where);
     }
 
     if (f->bad) {

@@ -208,7 +208,11 @@ ngx_mail_policy_page_verdict(ngx_mail_policy_page_t *page)
         return;
     }
 
-    if (page->trouble.bad + page->trouble.warn) {
+    if (page->trouble.bad + page->trouble.warn == 1) {
+        ngx_mail_policy_html(h, "<p class=why>%h</p>\n",
+                             &page->trouble.detail);
+
+    } else if (page->trouble.bad + page->trouble.warn) {
         ngx_mail_policy_html(h, "<ul>\n%h</ul>\n", &page->trouble.items);
     }
 
