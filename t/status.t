@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # policy_status: the store, and the relays with what all workers know of them,
-# as JSON; what it says as relays go away and come back.
+# as JSON; what it says as relays go away and come back.  Which format is given
+# to whom, and with what headers, is in status_format.t.
 
 use strict;
 use warnings;
@@ -93,6 +94,7 @@ is($peers{relay}{active}, 5, 'connections in use');
 is($peers{relay}{state}, 'busy', 'and no more are allowed');
 is($peers{gone}{state}, 'failed', 'one does not answer');
 is($peers{gone}{fails}, 1, 'has failed once');
+is(status()->{sessions}{active}, 5, 'sessions');
 
 $_->quit() for @clients;
 

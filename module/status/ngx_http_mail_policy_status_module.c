@@ -237,7 +237,7 @@ ngx_http_mail_policy_status_handler(ngx_http_request_t *r)
 
 /*
  * A location that has a format has no other: whoever may see the metrics may
- * not see who is refused.  The page asks for what it shows as JSON.
+ * not be meant to see who is refused.
  */
 
 static ngx_uint_t
@@ -257,9 +257,7 @@ ngx_http_mail_policy_status_asked(ngx_http_request_t *r)
     format = ngx_http_mail_policy_status_name(&value);
 
     if (mscf->format == NGX_HTTP_MAIL_POLICY_STATUS_ANY
-        || mscf->format == format
-        || (mscf->format == NGX_HTTP_MAIL_POLICY_STATUS_HTML
-            && format == NGX_HTTP_MAIL_POLICY_STATUS_JSON))
+        || mscf->format == format)
     {
         return format;
     }
@@ -401,7 +399,7 @@ ngx_http_mail_policy_status_unknown(ngx_http_request_t *r)
         break;
 
     case NGX_HTTP_MAIL_POLICY_STATUS_HTML:
-        ngx_str_set(&text, "format is html or json here\n");
+        ngx_str_set(&text, "format is html here\n");
         break;
 
     case NGX_HTTP_MAIL_POLICY_STATUS_PROMETHEUS:

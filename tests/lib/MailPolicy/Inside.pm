@@ -45,7 +45,7 @@ sub run {
 
     my @include = map { "-I$_" } glob("$top/module/*"), "$top/tests/unit",
         "$top/build/module",
-        map { "$HEADERS/$_" } qw(core event event/modules os/unix);
+        map { "$HEADERS/$_" } qw(core event event/modules mail os/unix);
 
     system('gcc', '-O1', '-g', '-Wall', '-Wextra', '-Wno-unused-parameter',
         '-shared', '-fPIC', @include, '-o', $library, @sources,
