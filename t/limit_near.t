@@ -219,6 +219,7 @@ send_one($c, 'a@example.com') for 1 .. 5;
 one('a short window', 'short', 'a@example.com', used => 4, max => 5);
 $t->wait_for(sub { !$redis->cmd('EXISTS',
     'mail:warned:short:{a@example.com}:messages') }, 4);
+sleep(0.2);     # the last slot counts a little longer
 send_one($c, 'a@example.com') for 1 .. 5;
 is(scalar(events('short', 2, 'a@example.com')), 2, 'the next one tells again');
 
@@ -285,7 +286,7 @@ is(counted('user', 'memory'), SENDERS, 'memory: counted once');
 $c = session('short', 'memory');
 send_one($c, 'a@example.com') for 1 .. 5;
 is(scalar(lines('short', 'memory')), 1, 'memory: a short window');
-sleep(2.1);
+sleep(2.2);
 send_one($c, 'a@example.com') for 1 .. 5;
 is(scalar(lines('short', 'memory')), 2, 'memory: and the next one');
 
