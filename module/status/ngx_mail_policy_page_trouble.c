@@ -314,25 +314,22 @@ ngx_mail_policy_trouble_surge(ngx_mail_policy_trouble_t *trouble,
     ngx_mail_policy_snapshot_t *snapshot, ngx_uint_t past, const char *what,
     const char *where)
 {
-    time_t                     known;
     uint64_t                   now, before;
-    ngx_uint_t                 begin;
+    ngx_uint_t                 begin, known;
     ngx_mail_policy_finding_t  f;
 
     begin = NGX_MAIL_POLICY_SNAPSHOT_MINUTES - NGX_MAIL_POLICY_SURGE_MINUTES;
-    known = (snapshot->now - snapshot->started) / 60
-            - NGX_MAIL_POLICY_SURGE_MINUTES;
-    known = ngx_min(known, (time_t) begin);
-
     now = ngx_mail_policy_page_minutes(snapshot, past, begin,
                                        NGX_MAIL_POLICY_SNAPSHOT_MINUTES);
 
-    if (known < NGX_MAIL_POLICY_SURGE_BEFORE
+    if (snapshot->known < NGX_MAIL_POLICY_SURGE_MINUTES
+                          + NGX_MAIL_POLICY_SURGE_BEFORE
         || now < NGX_MAIL_POLICY_SURGE_LEAST)
     {
         return;
     }
 
+    known = ngx_min(snapshot->known - NGX_MAIL_POLICY_SURGE_MINUTES, begin);
     before = ngx_mail_policy_page_minutes(snapshot, past, begin - known, begin)
              * NGX_MAIL_POLICY_SURGE_MINUTES / known;
 

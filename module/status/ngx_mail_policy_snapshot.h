@@ -98,6 +98,8 @@ typedef struct {
      * those since the start; and by minutes, the last of which is not over.
      */
     time_t                      minute;     /* when the last one began */
+    ngx_uint_t                  known;      /* minutes of which there is
+                                               something to be said */
     uint64_t                    totals[NGX_MAIL_POLICY_PASTS];
     uint64_t                    rate[NGX_MAIL_POLICY_PASTS];  /* thousandths */
     uint64_t                    hour[NGX_MAIL_POLICY_PASTS];

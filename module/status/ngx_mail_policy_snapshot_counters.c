@@ -162,6 +162,8 @@ ngx_mail_policy_snapshot_past(ngx_mail_policy_snapshot_t *s,
         return;
     }
 
+    s->known = (now - step) / NGX_MAIL_POLICY_SNAPSHOT_MINUTE;
+
     ngx_mail_policy_snapshot_less(s->hour, s->totals, then);
     ngx_mail_policy_snapshot_rate(s, metrics, now);
 
