@@ -56,8 +56,9 @@ EOF
 $t->run_nginx();
 
 
-# A client sends its share: most is accepted, some refused, some given up.
-# Into a file go "sender outcome", as the log should have it.
+# A client sends its share, and more until the files were rotated often
+# enough: most is accepted, some refused, some given up.  Into a file go
+# "sender status", as the log should have it.
 
 sub run_client {
     my ($name, $messages) = @_;
@@ -65,7 +66,7 @@ sub run_client {
     return fork_server("$dir/$name.err", [], sub {
         my ($c, @said);
 
-        for my $n (1 .. $messages) {
+        for (my $n = 1; $n <= $messages || !-e "$dir/enough"; $n++) {
             if (!$c || $n % SESSION == 0) {
                 $c->quit() if $c;
                 $c = $t->client('smtp');
@@ -179,12 +180,16 @@ sub run_load {
     my ($name, $messages, $rotate) = @_;
 
     my $n = 0;
+
+    unlink("$dir/enough");
+
     my @pids = map { run_client("$name$_", int($messages / CLIENTS)) }
         1 .. CLIENTS;
 
     while (@pids) {
         sleep(0.02);
         $rotate->(++$n) or return 0;
+        $t->write_file('enough', '') if $n == 5;
         @pids = grep { !defined wait_exit($_, 0) } @pids;
     }
 
@@ -220,24 +225,25 @@ my $begin = time();
 my $times = run_load('a', $MESSAGES, \&rotate);
 my $seconds = time() - $begin;
 
-cmp_ok($times, '>=', 5, 'renamed again and again');
+cmp_ok($times, '>=', 5, 'renamed and opened anew again and again');
 note(sprintf('%d transactions in %.1f s, %d rotations', $MESSAGES, $seconds,
     $times));
 
 my $conf = logrotate_conf();
 
-cmp_ok(run_load('b', 400, sub { logrotate($conf) }), '>', 1, 'by logrotate')
+cmp_ok(run_load('b', 0, sub { logrotate($conf) }), '>=', 5, 'by logrotate')
     or diag($t->read_file('logrotate.out'));
 is($t->read_file('logrotate.out'), '', 'which has nothing to say');
-ok(scalar(glob("$dir/now.log.*.gz")), 'and compresses them');
+cmp_ok(scalar(my @gz = glob("$dir/now.log.*.gz")), '>=', 3,
+    'and compresses them');
 
 is($t->stop(), 0, 'the end');
 
 my %expected = map { $_ => 1 } map { split(/\n/, $t->read_file($_)) }
     map { ("a$_", "b$_") } 1 .. CLIENTS;
 
-is(scalar(keys %expected), CLIENTS * (int($MESSAGES / CLIENTS)
-    + int(400 / CLIENTS)), 'all was sent');
+cmp_ok(scalar(keys %expected), '>=', CLIENTS * int($MESSAGES / CLIENTS),
+    'all was sent');
 is(join(' ', sort keys %{ { map { (split(/ /))[1] => 1 } keys %expected } }),
     '- 250 550', 'and answered as it should be');
 
