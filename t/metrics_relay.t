@@ -75,6 +75,9 @@ mail {
     server { listen 127.0.0.1:%%PORT_lazy%%;  protocol smtp;
              proxy_pass $by_recipient; }
 
+    server { listen 127.0.0.1:%%PORT_theirs%%; protocol smtp;
+             proxy_pass $recipient_domain:%%PORT_a%%; }
+
     server {
         listen          127.0.0.1:%%PORT_asks%%;
         protocol        smtp;
@@ -296,6 +299,21 @@ is(message('lazy', 'r@at.example'), '250 250 354 250', 'an address');
 my $address = '127.0.0.1:' . $t->port('b');
 is(since($address, 'b'), $MORE, 'is counted as one');
 is(since('named', 'a'), $NONE, 'not the other one');
+
+
+# clients that have a say in what relays are called
+
+for my $third (1 .. 3) {
+    $c = $t->session('theirs');
+    $c->pipeline(map { ('MAIL FROM:<s@example.com>',
+        "RCPT TO:<r\@127.1.$third.$_>", 'RSET') } 1 .. 100);
+    $c->quit();
+}
+
+my @others = @{ status()->{other_relays} };
+my ($rest) = grep { $_->{upstream} eq 'other' } @others;
+cmp_ok(scalar(@others), '<=', 128, 'OUT-8 no end of names is made by them');
+cmp_ok($rest->{tries}, '>=', 300 - @others, 'OUT-8 the others are one');
 
 
 # time: the relay's, and not the client's
