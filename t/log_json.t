@@ -166,7 +166,7 @@ $relay->set(mail => undef);
 
 my @lines = $t->read_file('access.log') =~ /^(.*\n)/mg;
 
-is_deeply([ grep { /[\x00-\x09\x0b-\x1f\x7f]/ } @lines ], [], 'no controls');
+is_deeply([ grep { /[\x00-\x09\x0b-\x1f\x7f]/ } @lines ], [], 'OUT-1 jq: no controls');
 is(scalar(jq('.session')), scalar(@lines), 'each line is an object');
 cmp_ok(scalar(@lines), '>', 100, scalar(@lines) . ' of them');
 

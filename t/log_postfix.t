@@ -395,8 +395,7 @@ for my $say (@say) {
 
 my @normally = found('normal');
 
-is_deeply(\@normally, \@normal, 'what the filter finds: '
-    . scalar(@normal) . ' refusals');
+is_deeply(\@normally, \@normal, 'OUT-1 fail2ban: the true addresses');
 is_deeply([ found('auth') ], \@auth, 'mode=auth: ' . @auth . ' logins');
 is_deeply([ sort(found('aggressive')) ], [ sort(@normal, @auth) ],
     'mode=aggressive: both');
@@ -404,7 +403,7 @@ is_deeply([ sort(found('aggressive')) ], [ sort(@normal, @auth) ],
 my @lines = lines();
 
 is_deeply([ grep { !/^$front[^\x00-\x1f\x7f]+\n\z/ } @lines ], [],
-    'one line each, without controls');
+    'OUT-1 fail2ban: one line each, without controls');
 is_deeply([ grep { /\xc2[\x80-\x9f]/ } @lines ], [], 'nor C1');
 ok(scalar(grep { index($_, $forged) >= 0 } @lines) > 2 * @say,
    'what they have said is there');

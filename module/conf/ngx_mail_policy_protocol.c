@@ -22,6 +22,8 @@ extern ngx_module_t  ngx_mail_module;
 
 static const char *ngx_mail_policy_protocol_foreign(
     ngx_mail_policy_srv_conf_t *conf);
+static ngx_int_t ngx_mail_policy_protocol_logs(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_srv_conf_t *prev);
 static ngx_uint_t ngx_mail_policy_protocol_asks(
     ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_main_conf_t *mcf);
 
@@ -115,7 +117,6 @@ ngx_mail_policy_protocol_foreign(ngx_mail_policy_srv_conf_t *conf)
          : conf->normalize != NGX_CONF_UNSET_UINT ? "policy_bare_newline"
          : conf->received != NGX_CONF_UNSET_UINT ? "policy_received"
          : conf->min_data_rate != NGX_CONF_UNSET_SIZE ? "policy_min_data_rate"
-         : conf->access_logs || conf->access_log_off ? "access_log"
          : NULL;
 }
 
@@ -160,6 +161,10 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
     conf->policy = 0;
     conf->services = NULL;
 
+    if (ngx_mail_policy_protocol_logs(cf, conf, prev) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     if (ngx_mail_policy_limit_init(cf, conf, mcf) != NGX_OK
         || ngx_mail_policy_action_init(cf, conf, mcf) != NGX_OK
         || ngx_mail_policy_socket_init(cf, conf, mcf,
@@ -180,10 +185,52 @@ ngx_mail_policy_protocol_merge(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    ngx_mail_policy_access_log_init(conf, mcf);
+
     mcf->postfix_seen = ngx_mail_policy_postfix_seen_add(cf,
                                                      &ngx_mail_policy_module);
 
     return mcf->postfix_seen ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * Questions are in logs of their own: those of mail{} have a line for each
+ * transaction, and for nothing else.
+ */
+
+static ngx_int_t
+ngx_mail_policy_protocol_logs(ngx_conf_t *cf,
+    ngx_mail_policy_srv_conf_t *conf, ngx_mail_policy_srv_conf_t *prev)
+{
+    ngx_uint_t                     i;
+    ngx_mail_core_srv_conf_t      *cscf;
+    ngx_mail_policy_access_log_t  *log;
+
+    if (conf->access_logs == NULL || conf->access_logs == prev->access_logs) {
+        conf->access_logs = NULL;
+        return NGX_OK;
+    }
+
+    log = conf->access_logs->elts;
+
+    for (i = 0; i < conf->access_logs->nelts; i++) {
+
+        if (log[i].postfix) {
+            cscf = ngx_mail_conf_get_module_srv_conf(cf,
+                                                     ngx_mail_core_module);
+
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "the log format \"postfix\" has no lines for the "
+                          "questions of Postfix, which logs what becomes of "
+                          "them: write \"json\", or a format of your own, "
+                          "for server in %s:%ui",
+                          cscf->file_name, cscf->line);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 

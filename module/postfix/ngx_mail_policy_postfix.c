@@ -156,6 +156,11 @@ ngx_mail_policy_postfix_read_handler(ngx_event_t *rev)
         ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT,
                       "policy client timed out");
         c->timedout = 1;
+
+        if (s->in_last && !s->busy) {
+            ngx_mail_policy_postfix_untold(s);
+        }
+
         ngx_mail_policy_postfix_finalize(s);
         return;
     }
@@ -305,6 +310,7 @@ ngx_mail_policy_postfix_next(ngx_mail_policy_postfix_t *s)
             ngx_log_error(NGX_LOG_ERR, s->connection->log, 0,
                           "policy client sent a request with %s, "
                           "closing", mpol_attr_error(rc));
+            ngx_mail_policy_postfix_untold(s);
             return NGX_ERROR;
         }
 
@@ -495,6 +501,7 @@ ngx_mail_policy_postfix_send(ngx_mail_policy_postfix_t *s)
         return NGX_ERROR;
     }
 
+    ngx_mail_policy_postfix_told(s);
     ngx_mail_policy_postfix_sent(s);
 
     s->out_pos = 0;
@@ -536,6 +543,10 @@ ngx_mail_policy_postfix_gone(ngx_connection_t *c)
 static void
 ngx_mail_policy_postfix_finalize(ngx_mail_policy_postfix_t *s)
 {
+    if (s->busy) {
+        ngx_mail_policy_postfix_untold(s);
+    }
+
     ngx_mail_policy_postfix_forget(s);
 
     if (s->in) {

@@ -31,6 +31,7 @@
 #include "ngx_mail_policy_conf.h"
 #include "ngx_mail_policy_envelope.h"
 #include "ngx_mail_policy_fetch.h"
+#include "ngx_mail_policy_log.h"
 #include "ngx_mail_policy_postfix_seen.h"
 
 
@@ -132,6 +133,9 @@ typedef struct {
     ngx_mail_policy_fetch_wait_t   *wait;   /* before that, or NULL */
     ngx_uint_t                      count;  /* recipients, asked for at once */
 
+    ngx_uint_t                      requests;   /* that came to their end */
+    ngx_mail_policy_record_t        record; /* of the request; limits alone */
+
     /* what is noted with this answer, and forgotten if it is lost */
 
     u_char                          said[2][NGX_MAIL_POLICY_POSTFIX_DIGEST];
@@ -161,6 +165,16 @@ void ngx_mail_policy_postfix_answered(ngx_mail_policy_postfix_t *s,
 
 /* the answer is out: what it cost stands */
 void ngx_mail_policy_postfix_sent(ngx_mail_policy_postfix_t *s);
+
+/*
+ * What a request came to is counted and logged.  limited: what a limit says
+ * of it, be it that it passes; told: the answer is out; untold: there was
+ * none, and the connection is closed.
+ */
+void ngx_mail_policy_postfix_limited(ngx_mail_policy_postfix_t *s,
+    ngx_mail_policy_verdict_t *verdict);
+void ngx_mail_policy_postfix_told(ngx_mail_policy_postfix_t *s);
+void ngx_mail_policy_postfix_untold(ngx_mail_policy_postfix_t *s);
 
 /* gives up a request that has not been answered, and forgets the message */
 void ngx_mail_policy_postfix_forget(ngx_mail_policy_postfix_t *s);

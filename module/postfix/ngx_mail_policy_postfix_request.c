@@ -75,6 +75,8 @@ ngx_mail_policy_postfix_request(ngx_mail_policy_postfix_t *s)
 
     s->state = NGX_MAIL_POLICY_POSTFIX_OTHER;
     s->once = 0;
+    s->record.limit.len = 0;
+    ngx_memzero(&s->record.hits, sizeof(ngx_array_t));
 
     mpol_attr_parse(s->in, s->attr.pos, s->values);
 
@@ -411,6 +413,8 @@ ngx_mail_policy_postfix_mail_handler(void *data,
 
     ngx_int_t  rc;
 
+    ngx_mail_policy_postfix_limited(s, verdict);
+
     rc = (verdict->rc == NGX_OK)
          ? ngx_mail_policy_postfix_rcpt(s)
          : ngx_mail_policy_postfix_refused(s, verdict);
@@ -429,6 +433,8 @@ ngx_mail_policy_postfix_rcpt_handler(void *data,
 
     ngx_int_t  rc;
 
+    ngx_mail_policy_postfix_limited(s, verdict);
+
     rc = (verdict->rc == NGX_OK)
          ? ngx_mail_policy_postfix_rest(s)
          : ngx_mail_policy_postfix_refused(s, verdict);
@@ -446,6 +452,8 @@ ngx_mail_policy_postfix_rest_handler(void *data,
     ngx_mail_policy_postfix_t *s = data;
 
     ngx_int_t  rc;
+
+    ngx_mail_policy_postfix_limited(s, verdict);
 
     rc = (verdict->rc == NGX_OK)
          ? ngx_mail_policy_postfix_passed(s)

@@ -73,6 +73,7 @@ struct ngx_mail_policy_record_s {
     ngx_uint_t                  status; /* the reply's code; 0: none given */
     ngx_str_t                   reply;  /* the last one that refused, or the
                                            one to the final dot */
+    ngx_str_t                   state;  /* of a question */
     ngx_str_t                   limit;  /* the limit that was exceeded last */
     ngx_str_t                   action; /* what came of that */
     uint64_t                    used;

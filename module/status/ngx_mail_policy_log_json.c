@@ -95,13 +95,7 @@ ngx_mail_policy_log_json_session(ngx_mail_policy_json_t *j,
     ngx_mail_policy_json_str(j, "client_host", &e->client_host);
     ngx_mail_policy_json_str(j, "helo", &e->helo);
 
-    if (e->record->type == NGX_MAIL_POLICY_LOG_QUESTION) {
-        ngx_str_set(&text, "policy");
-        ngx_mail_policy_json_str(j, "protocol", &text);
-
-    } else {
-        ngx_mail_policy_json_str(j, "protocol", &e->protocol);
-    }
+    ngx_mail_policy_json_str(j, "protocol", &e->protocol);
 
     if (c->ssl) {
         ngx_mail_policy_json_text(j, "ssl_protocol",
@@ -133,6 +127,14 @@ ngx_mail_policy_log_json_envelope(ngx_mail_policy_json_t *j,
 
     ngx_mail_policy_json_raw(j, ",\"sender\":");
     ngx_mail_policy_json_value(j, &e->sender);
+
+    if (r->type == NGX_MAIL_POLICY_LOG_QUESTION) {
+        ngx_mail_policy_json_str(j, "recipient", &e->recipient);
+        ngx_mail_policy_json_num(j, "recipients", e->recipients);
+        ngx_mail_policy_json_num(j, "message_size", e->message_size);
+        ngx_mail_policy_json_str(j, "state", &r->state);
+        return;
+    }
 
     ngx_mail_policy_json_raw(j, ",\"to\":[");
 
