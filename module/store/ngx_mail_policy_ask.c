@@ -16,7 +16,8 @@
  * questions for entries of domains, defaults and plans that are not known, in
  * one go.  Most often these say what was assumed.  If they do not, or if an
  * own entry names another plan, what was charged is given back and the next
- * round begins, with the rates that are known then.
+ * round begins, with the rates that are known then.  Where that never ends, or
+ * there is no memory for an entry, nobody knows what is in force: NGX_ERROR.
  *
  * Events: one, "event".  As a timer it is the deadline, of all rounds
  * together; posted, it calls the handler.  So the handler always runs from
@@ -296,10 +297,13 @@ ngx_mail_policy_ask_round(ngx_mail_policy_ask_t *ask)
         charge->local = 0;
         charge->open = 0;
 
-        /* no memory for an entry: what is known of it has to do */
-
-        (void) ngx_mail_policy_levels_apply(ask->store->levels, charge, sent,
-                                            ask);
+        if (ngx_mail_policy_levels_apply(ask->store->levels, charge, sent,
+                                         ask)
+            == NGX_ERROR)
+        {
+            ngx_mail_policy_ask_answer(ask, NGX_ERROR);
+            return;
+        }
 
         for (u = 0; u < NGX_MAIL_POLICY_UNITS; u++) {
             charge->units[u].rate = sent->rates[u];
@@ -382,23 +386,23 @@ static void
 ngx_mail_policy_ask_complete(ngx_mail_policy_ask_t *ask)
 {
     ngx_int_t                 rc;
-    ngx_uint_t                i, again;
+    ngx_uint_t                i;
     ngx_mail_policy_call_t   *part;
     ngx_mail_policy_store_t  *store;
 
     store = ask->store;
 
-    again = 0;
-
     if (store->redis && !store->exiting && !ask->expired
-        && ask->round < NGX_MAIL_POLICY_ASK_ROUNDS)
+        && ngx_mail_policy_ask_outdated(ask))
     {
-        again = ngx_mail_policy_ask_outdated(ask);
-    }
-
-    if (again) {
         ngx_mail_policy_ask_undo(ask);
-        ngx_mail_policy_ask_round(ask);
+
+        if (ask->round < NGX_MAIL_POLICY_ASK_ROUNDS) {
+            ngx_mail_policy_ask_round(ask);
+        } else {
+            ngx_mail_policy_ask_answer(ask, NGX_ERROR);
+        }
+
         return;
     }
 
@@ -478,11 +482,11 @@ ngx_mail_policy_ask_outdated(ngx_mail_policy_ask_t *ask)
 
             now = *sent;
 
-            /* a plan that nobody has looked for yet */
+            /* a plan that was not looked for */
 
             if (ngx_mail_policy_levels_apply(ask->store->levels, charge, &now,
                                              NULL)
-                == NGX_AGAIN)
+                != NGX_OK)
             {
                 again = 1;
             }
@@ -779,6 +783,7 @@ ngx_mail_policy_ask_rest(ngx_mail_policy_ask_t *ask)
     ngx_destroy_pool(ask->work);
 
     ask->work = NULL;
+    ask->sent = NULL;
     ask->nparts = 0;
 }
 

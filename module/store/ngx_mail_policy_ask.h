@@ -27,12 +27,19 @@
 #define NGX_MAIL_POLICY_PLAN  NGX_MAIL_POLICY_NAME_MAX
 
 
+/* an own entry's plan, a domain and its plan, the default and its plan */
+#define NGX_MAIL_POLICY_LEVELS  5
+
+typedef struct ngx_mail_policy_level_s  ngx_mail_policy_level_t;
+
+
 /* how one charge was asked */
 struct ngx_mail_policy_sent_s {
     mpol_rate_t                 rates[NGX_MAIL_POLICY_UNITS];
     ngx_uint_t                  from[NGX_MAIL_POLICY_UNITS];
     ngx_str_t                   plan;   /* that the own entry names; room for
                                            NGX_MAIL_POLICY_PLAN octets */
+    ngx_mail_policy_level_t    *levels[NGX_MAIL_POLICY_LEVELS];     /* held */
     unsigned                    forced:1;
 };
 
@@ -77,9 +84,11 @@ void ngx_mail_policy_store_forget(ngx_event_t *ev,
  *
  * apply() sets the rates that a charge is asked with: below an own entry,
  * the domain's rate, or that of its plan, or the default's, or that of its
- * plan, or charge->conf.  Entries that are missing or too old are read; with
- * wait, the ask is told when they are there, and ask->pending counts them.
- * NGX_OK; NGX_AGAIN: an entry was never asked for; NGX_ERROR: no memory.
+ * plan, or charge->conf.  With wait, entries that are missing or too old are
+ * read, the ask is told when they are there, ask->pending counts them, and
+ * none of them is forgotten until forget() or the next apply() with wait.
+ * NGX_OK; NGX_AGAIN, without wait: an entry is none of those that are held;
+ * NGX_ERROR: no memory.
  */
 
 typedef struct ngx_mail_policy_levels_s  ngx_mail_policy_levels_t;
@@ -91,7 +100,7 @@ ngx_int_t ngx_mail_policy_levels_apply(ngx_mail_policy_levels_t *levels,
     ngx_mail_policy_charge_t *charge, ngx_mail_policy_sent_t *sent,
     ngx_mail_policy_ask_t *wait);
 
-/* an ask that does not wait any more */
+/* an ask that neither waits nor looks at its entries any more */
 void ngx_mail_policy_levels_forget(ngx_mail_policy_ask_t *ask);
 
 /* the plan that the own entry of an id was last seen to name */

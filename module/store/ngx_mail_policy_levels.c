@@ -11,6 +11,9 @@
  * with its reading; they are told when it is there, and look whether it still
  * says the same.  One that is no hash says nothing.
  *
+ * What an ask was sent with is held until it is answered: it is judged by the
+ * same entries, however many others are read meanwhile.
+ *
  * No events arrive here; the cache calls what is to be parsed.
  */
 
@@ -35,14 +38,14 @@
 #define NGX_MAIL_POLICY_LEVELS_FIELDS     (NGX_MAIL_POLICY_UNITS + 2)
 
 
-typedef struct {
+struct ngx_mail_policy_level_s {
     ngx_mail_policy_entry_t     entry;      /* the key behind the prefix; of a
                                                plan with " <limit>" behind it */
     mpol_rate_t                 rates[NGX_MAIL_POLICY_UNITS];
     ngx_str_t                   plan;       /* in name[] */
     u_char                      name[NGX_MAIL_POLICY_PLAN];
     unsigned                    suspended:1;
-} ngx_mail_policy_level_t;
+};
 
 
 struct ngx_mail_policy_levels_s {
@@ -55,6 +58,7 @@ static ngx_int_t ngx_mail_policy_levels_collect(
     ngx_mail_policy_levels_t *levels, ngx_mail_policy_charge_t *charge,
     ngx_mail_policy_sent_t *sent, ngx_mail_policy_level_t **found,
     ngx_mail_policy_ask_t *wait);
+static void ngx_mail_policy_levels_release(ngx_mail_policy_level_t *level);
 static ngx_mail_policy_level_t *ngx_mail_policy_levels_get(
     ngx_mail_policy_levels_t *levels, ngx_str_t *key, ngx_str_t *limit,
     ngx_mail_policy_ask_t *wait);
@@ -113,7 +117,6 @@ ngx_mail_policy_levels_destroy(ngx_mail_policy_levels_t *levels)
 #define NGX_MAIL_POLICY_LEVELS_DOMAIN_PLAN   2
 #define NGX_MAIL_POLICY_LEVELS_DEFAULT       3
 #define NGX_MAIL_POLICY_LEVELS_DEFAULT_PLAN  4
-#define NGX_MAIL_POLICY_LEVELS               5
 
 
 static ngx_uint_t  ngx_mail_policy_levels_from[] = {
@@ -142,12 +145,21 @@ ngx_mail_policy_levels_apply(ngx_mail_policy_levels_t *levels,
     if (levels) {
         rc = ngx_mail_policy_levels_collect(levels, charge, sent, found,
                                             wait);
+    }
 
-        for (i = 0; i < NGX_MAIL_POLICY_LEVELS; i++) {
-            if (found[i]) {
-                found[i]->entry.pins--;
-            }
+    for (i = 0; i < NGX_MAIL_POLICY_LEVELS; i++) {
+
+        if (wait) {
+            ngx_mail_policy_levels_release(sent->levels[i]);
+            sent->levels[i] = found[i];
+            continue;
         }
+
+        if (found[i] && found[i] != sent->levels[i] && rc == NGX_OK) {
+            rc = NGX_AGAIN;
+        }
+
+        ngx_mail_policy_levels_release(found[i]);
     }
 
     sent->forced = 0;
@@ -194,13 +206,11 @@ ngx_mail_policy_levels_collect(ngx_mail_policy_levels_t *levels,
     ngx_mail_policy_charge_t *charge, ngx_mail_policy_sent_t *sent,
     ngx_mail_policy_level_t **found, ngx_mail_policy_ask_t *wait)
 {
-    ngx_int_t   rc;
     ngx_str_t   key, domain, plan;
     ngx_uint_t  i;
     u_char      buf[NGX_MAIL_POLICY_LEVELS_NAME];
     u_char      escaped[NGX_MAIL_POLICY_LEVELS_NAME - 128];
 
-    rc = NGX_OK;
     key.data = buf;
 
     domain.data = escaped;
@@ -253,13 +263,18 @@ ngx_mail_policy_levels_collect(ngx_mail_policy_levels_t *levels,
         }
 
         found[i]->entry.pins++;
-
-        if (!found[i]->entry.asked) {
-            rc = NGX_AGAIN;
-        }
     }
 
-    return rc;
+    return NGX_OK;
+}
+
+
+static void
+ngx_mail_policy_levels_release(ngx_mail_policy_level_t *level)
+{
+    if (level) {
+        level->entry.pins--;
+    }
 }
 
 
@@ -395,13 +410,29 @@ ngx_mail_policy_levels_wait(ngx_mail_policy_level_t *level,
 void
 ngx_mail_policy_levels_forget(ngx_mail_policy_ask_t *ask)
 {
+    ngx_uint_t                 i, n;
+    ngx_mail_policy_sent_t    *sent;
     ngx_mail_policy_waiter_t  *waiter;
+
+    if (ask->store->exiting) {
+        /* all entries are gone */
+        return;
+    }
 
     for (waiter = ask->waiters; waiter; waiter = waiter->next) {
         ask->pending -= ngx_mail_policy_cache_forget(waiter);
     }
 
     ask->waiters = NULL;
+
+    for (n = 0; ask->sent && n < ask->ncharges; n++) {
+        sent = &ask->sent[n];
+
+        for (i = 0; i < NGX_MAIL_POLICY_LEVELS; i++) {
+            ngx_mail_policy_levels_release(sent->levels[i]);
+            sent->levels[i] = NULL;
+        }
+    }
 }
 
 
