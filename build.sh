@@ -60,6 +60,9 @@ usage: build.sh verb
                     sources come from Debian unless given
   bench-policy [ROUNDS [SECONDS]]
                     questions of Postfix a second, beside postfwd
+  bench-log [ROUNDS [MESSAGES [MODULE]]]
+                    what the access log and the metrics cost a message;
+                    MODULE is another build of the module, to compare with
   clean             removes build/
   help              this text
 
@@ -897,6 +900,15 @@ verb_bench_policy()
 }
 
 
+verb_bench_log()
+{
+    # shellcheck disable=SC2086
+    need_packages $PACKAGES_MODULE $PACKAGES_TEST
+    build_module
+    exec perl "$ROOT/tests/bench/log.pl" "$@"
+}
+
+
 verb_demo()
 {
     # shellcheck disable=SC2086
@@ -927,6 +939,7 @@ main()
         demo|test|module|lint|unit|coverage|fuzz|mutants|asan|clean)
             "verb_$verb" "$@" ;;
         bench-policy) verb_bench_policy "$@" ;;
+        bench-log) verb_bench_log "$@" ;;
         help|-h|--help) help ;;
         *) help >&2; die "unknown verb \"$verb\"" ;;
     esac
