@@ -18,10 +18,12 @@ typedef struct {
 
 
 static void  mpol_text_put(mpol_text_t *t, uint8_t c);
+static void  mpol_text_copy(mpol_text_t *t, const uint8_t *in, size_t n);
 static void  mpol_text_hex(mpol_text_t *t, const char *prefix,
     size_t prefix_len, uint8_t c);
 static int  mpol_text_digit(uint8_t c);
 static size_t  mpol_text_utf8(const uint8_t *p, size_t len);
+static size_t  mpol_text_plain(const uint8_t *p, size_t len);
 
 
 size_t
@@ -98,6 +100,16 @@ mpol_json_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
     t.len = 0;
 
     for (i = 0; i < len; /* void */ ) {
+
+        /* nearly all of what is logged */
+
+        n = mpol_text_plain(in + i, len - i);
+
+        if (n != 0) {
+            mpol_text_copy(&t, in + i, n);
+            i += n;
+            continue;
+        }
 
         if (in[i] == '"' || in[i] == '\\') {
             mpol_text_put(&t, '\\');
@@ -287,6 +299,22 @@ mpol_text_put(mpol_text_t *t, uint8_t c)
 
 
 static void
+mpol_text_copy(mpol_text_t *t, const uint8_t *in, size_t n)
+{
+    size_t  room;
+
+    room = t->size > t->len ? t->size - t->len : 0;
+    room = n < room ? n : room;
+
+    if (room != 0) {
+        memcpy(t->out + t->len, in, room);
+    }
+
+    t->len += n;
+}
+
+
+static void
 mpol_text_hex(mpol_text_t *t, const char *prefix, size_t prefix_len,
     uint8_t c)
 {
@@ -316,6 +344,23 @@ mpol_text_digit(uint8_t c)
     }
 
     return -1;
+}
+
+
+/* octets of ASCII that JSON takes as they are */
+
+static size_t
+mpol_text_plain(const uint8_t *p, size_t len)
+{
+    size_t  n;
+
+    for (n = 0; n < len; n++) {
+        if (p[n] < 0x20 || p[n] > 0x7e || p[n] == '"' || p[n] == '\\') {
+            break;
+        }
+    }
+
+    return n;
 }
 
 
