@@ -102,6 +102,7 @@ ok($t->wait_for(sub {
         ->{nginx_mail_policy_sessions_total} // '') eq '0';
 }, 10), 'Prometheus scrapes');
 
+my $before = read_metrics($t->http_get('http', '/metrics'));
 my $c = $t->session('smtp');
 
 for my $n (1 .. 7) {
@@ -120,6 +121,19 @@ for my $password (qw(canary-wrong canary-wrong canary-right)) {
     $c->quit();
 }
 
+# what clients choose is a value of nothing
+
+$c = $t->session('smtp', helo => '[IPv6:2001:db8::1]');
+$c->cmd('MAIL FROM:<"x\"} 1"@example.com>');
+$c->cmd('RCPT TO:<"y{z=\"1\"}"@example.net>');
+$c->cmd('JUNK} 1');
+$c->quit();
+
+$c = $t->session('submission');
+$c->cmd('AUTH X"}-1');
+$c->auth_plain('mallory"} 1', 'canary-wrong');
+$c->quit();
+
 ok($t->wait_for(sub { json()->{sessions}{active} == 0 }), 'sessions end');
 
 my $json = json();
@@ -132,6 +146,9 @@ my $metrics = read_metrics($text);
 ($status, $output) = promtool_reads($text, 'check', 'metrics');
 is($status, 0, 'promtool check metrics') or diag($output);
 is($output, '', '... has nothing to say');
+
+is(join(' ', sort keys %$metrics), join(' ', sort keys %$before),
+    'OUT-8 names and labels are there from the start, and no others come');
 
 like($t->http_get('http', '/metrics', '-I'),
     qr/^Content-Type:\ text\/plain;\ version=0\.0\.4;\ charset=utf-8\r$/mx,
@@ -160,10 +177,10 @@ is("@rest", '', 'and no other counters');
 
 is($json->{transactions}{accepted}, 5, 'transactions that were accepted');
 is($json->{recipients}{accepted}, 5, 'recipients');
-is($json->{auth}{PLAIN}{failure}, 2, 'logins that failed');
+is($json->{auth}{PLAIN}{failure}, 3, 'logins that failed');
 is($json->{auth}{PLAIN}{success}, 1, '... and did not');
 is(scalar(@{ $json->{limits} }), 3, 'limits');
-is($json->{limits}[0]{defer}, 2, 'what a limit did');
+is($json->{limits}[0]{defer}, 3, 'what a limit did');
 is((grep { $_->{name} eq 'other' } @{ $json->{limits} })[0]{would_reject}, 4,
     'what one would have done');
 
