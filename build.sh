@@ -136,7 +136,7 @@ install_packages()
     NEW_SERVICES=""
 
     for package in nginx redis-server postfix dovecot-core postgrey postfwd \
-        fail2ban prometheus
+        fail2ban prometheus logrotate
     do
         if ! is_installed "$package"; then
             NEW_SERVICES="$NEW_SERVICES ${package%-core}"
@@ -234,10 +234,16 @@ allow_services()
 
 disable_service()
 {
+    local unit
+
     say "leaving the new service $1 disabled"
 
     if command -v deb-systemd-helper >/dev/null; then
-        as_root deb-systemd-helper disable "$1.service" >/dev/null 2>&1 || true
+        # it wants to be called by a package
+        for unit in "$1.service" "$1.timer"; do
+            as_root env DPKG_MAINTSCRIPT_PACKAGE="$1" \
+                deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+        done
     fi
 
     if [ -e "/etc/init.d/$1" ]; then
