@@ -80,7 +80,7 @@ static ngx_mail_policy_page_past_t  ngx_mail_policy_page_pasts[] = {
     { NGX_MAIL_POLICY_PAST_REJECTED, "rejected", "Rejected", "s3" },
     { NGX_MAIL_POLICY_PAST_OTHER, "other", "Other", "s4" },
     { NGX_MAIL_POLICY_PAST_RECIPIENTS, "recipients", "Recipients", "" },
-    { NGX_MAIL_POLICY_PAST_REFUSED, "refused", "Refused commands", "s5" },
+    { NGX_MAIL_POLICY_PAST_REFUSED, "refused", "Refusals", "s5" },
     { NGX_MAIL_POLICY_PAST_AUTH_FAILURES, "auth_failures", "Refused logins",
       "s6" }
 };
