@@ -118,7 +118,7 @@ for my $cell ($matrix->cells()) {
 
 # what is logged
 
-my %line = map { $_->{sender} => $_ } $t->access_log();
+my %line = map { ($_->{sender} // '') => $_ } $t->access_log();
 
 for my $from (sort keys %sent) {
     my $cell = $sent{$from};

@@ -133,7 +133,7 @@ $c->quit();
 
 # both logs know who it was
 
-my %line = map { $_->{sender} => $_ } $t->access_log();
+my %line = map { ($_->{sender} // '') => $_ } $t->access_log();
 my $log = $t->read_file("$dir/postfix/mail.log");
 
 for my $from (sort keys %sent) {

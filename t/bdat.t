@@ -105,7 +105,7 @@ sub outcome {
 
     $t->wait_for(sub {
         ($outcome) = map { $_->{outcome} }
-            grep { $_->{sender} eq $from } $t->access_log();
+            grep { ($_->{sender} // '') eq $from } $t->access_log();
     });
     return $outcome // 'none';
 }

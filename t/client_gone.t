@@ -343,7 +343,7 @@ quiet('every octet');
 
 my %count;
 $count{ $_->{outcome} }++
-    for grep { $_->{sender} =~ /^[ab]\@/ } $t->access_log();
+    for grep { ($_->{sender} // '') =~ /^[ab]\@/ } $t->access_log();
 
 my $sure = ($count{accepted} // 0) + ($count{delivered_unacked} // 0);
 my $taken = grep { $_->{from} =~ /^[ab]\@/ } $relay->messages();

@@ -145,7 +145,7 @@ sub arrives {
             or diag(differs($message->{data}, $expected));
     }
 
-    my ($line) = grep { $_->{sender} eq $job->{from} } $t->access_log();
+    my ($line) = grep { ($_->{sender} // '') eq $job->{from} } $t->access_log();
     is_deeply([ @$line{qw(protocol sasl_method sasl_username outcome)} ],
         [ $job->{mode} eq 'plain' ? 'ESMTPA' : 'ESMTPSA', $job->{method},
             $USER, 'accepted' ], "$name: log");

@@ -156,7 +156,7 @@ good('curl', { %$_, client => '' })
 
 my %arrived = map { $_->{from} => $_->{data} } $relay->received(),
     $matrix->received();
-my %line = map { $_->{sender} => $_ } $t->access_log();
+my %line = map { ($_->{sender} // '') => $_ } $t->access_log();
 
 for my $from (sort keys %sent) {
     my $cell = $sent{$from};

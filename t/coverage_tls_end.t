@@ -74,7 +74,7 @@ sub outcome {
     my $line;
 
     $t->wait_for(sub {
-        ($line) = grep { $_->{sender} eq $from } $t->access_log();
+        ($line) = grep { ($_->{sender} // '') eq $from } $t->access_log();
     });
     return $line ? $line->{outcome} : 'none';
 }

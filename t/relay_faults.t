@@ -291,7 +291,7 @@ $relay->set(rset => undef);
 # what was counted
 
 my %lines;
-push @{ $lines{ $_->{sender} } }, $_ for $t->access_log();
+push @{ $lines{ $_->{sender} // '' } }, $_ for $t->access_log();
 
 for my $sender (sort keys %expected) {
     my ($outcome, $name) = @{ $expected{$sender} };

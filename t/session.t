@@ -185,7 +185,7 @@ is($first->{protocol}, 'ESMTPA', 'log: protocol');
 is($first->{upstream_addr}, '127.0.0.1:' . $t->port('relay'), 'log: relay');
 is(scalar(grep { $_->{outcome} eq 'aborted' } @log), 3, 'log: aborted ones');
 is(scalar(grep { $_->{outcome} eq 'accepted' } @log), 3, 'log: accepted ones');
-is(join(' ', map { $_->{outcome} } grep { $_->{sender} =~ /^big/ } @log),
+is(join(' ', map { $_->{outcome} } grep { ($_->{sender} // '') =~ /^big/ } @log),
     'rejected', 'log: the one that was too big');
 
 $t->done();

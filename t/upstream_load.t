@@ -119,7 +119,7 @@ is(scalar(@failed), scalar(@lost), 'those that failed may try again');
 cmp_ok(scalar(@failed), '<=', 2 * $CLIENTS, 'they are few');
 
 ok($t->wait_for(sub { (() = $t->access_log()) == $all }), 'all are logged');
-my %line = map { $_->{sender} => $_ } $t->access_log();
+my %line = map { ($_->{sender} // '') => $_ } $t->access_log();
 
 is(scalar(grep { $line{$_}{outcome} =~ /^(?:deferred|unknown)$/
     && $line{$_}{upstream_addr} =~ /:@{[ $t->port('a') ]}$/ } @failed),
