@@ -62,10 +62,16 @@ ngx_mail_policy_json_value(ngx_mail_policy_json_t *j, ngx_str_t *value)
 {
     size_t  n;
 
-    n = mpol_json_escape(value->data, value->len, NULL, 0);
+    /* an octet becomes \u00XX at the most: mostly there is room for that */
 
-    if (ngx_mail_policy_json_reserve(j, n + 2) != NGX_OK) {
-        return;
+    n = 6 * value->len;
+
+    if ((size_t) (j->end - j->last) < n + 2) {
+        n = mpol_json_escape(value->data, value->len, NULL, 0);
+
+        if (ngx_mail_policy_json_reserve(j, n + 2) != NGX_OK) {
+            return;
+        }
     }
 
     *j->last++ = '"';
