@@ -6,9 +6,9 @@
 
 /*
  * A snapshot in Prometheus' text format, version 0.0.4.  Labels are names of
- * the configuration and words of ours, never what a client says, and no two
- * lines have the same: that would spoil the whole answer.  No events arrive
- * here.
+ * the configuration, of relays, of which there are so many and no more, and
+ * words of ours.  No two lines have the same: that would spoil the whole
+ * answer.  No events arrive here.
  */
 
 
