@@ -45,6 +45,8 @@ static void ngx_mail_policy_transaction_asked(void *data, ngx_uint_t status,
     ngx_str_t *text);
 static ngx_int_t ngx_mail_policy_transaction_begin(
     ngx_mail_policy_transaction_t *t);
+static void ngx_mail_policy_transaction_blank(
+    ngx_mail_policy_envelope_t *e);
 static void ngx_mail_policy_transaction_charges(
     ngx_mail_policy_transaction_t *t, ngx_uint_t keep);
 
@@ -94,6 +96,18 @@ ngx_mail_policy_transaction_create(ngx_mail_policy_session_t *s)
     e = &s->envelope;
     e->transaction = ++s->transactions;
 
+    ngx_mail_policy_transaction_blank(e);
+    e->record = &t->record;
+
+    return t;
+}
+
+
+/* of none: what is refused between two of them is logged as well */
+
+static void
+ngx_mail_policy_transaction_blank(ngx_mail_policy_envelope_t *e)
+{
     ngx_str_null(&e->sender);
     ngx_str_null(&e->sender_local);
     ngx_str_null(&e->sender_domain);
@@ -104,14 +118,12 @@ ngx_mail_policy_transaction_create(ngx_mail_policy_session_t *s)
     e->recipients = 0;
     e->rejected_recipients = 0;
     e->message_size = 0;
-    e->record = &t->record;
+    e->record = NULL;
 
     ngx_str_null(&e->limit);
     ngx_str_null(&e->verdict);
     e->limit_remaining = 0;
     e->retry_after = 0;
-
-    return t;
 }
 
 
@@ -512,7 +524,7 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
     ngx_mail_policy_route_forget(t);
     ngx_mail_policy_transaction_told(t);
 
-    s->envelope.found = NULL;
+    ngx_mail_policy_transaction_blank(&s->envelope);
 
     if (s->relay) {
 
@@ -530,7 +542,6 @@ ngx_mail_policy_transaction_finalize(ngx_mail_policy_transaction_t *t,
     }
 
     s->transaction = NULL;
-    s->envelope.record = NULL;
 
     ngx_destroy_pool(t->pool);
 }
