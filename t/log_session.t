@@ -16,6 +16,7 @@ use MailPolicy;
 
 my $t = MailPolicy->new();
 my $relay = $t->run_relay(name => 'relay');
+$t->certificate('edge.example.com');
 
 $t->write_file('users',
     'alice@example.com:' . $t->crypt('canary-alice', '$5$somesalt$') . "\n");
@@ -33,6 +34,8 @@ mail {
     log_format  line  '$transaction|$sender|$recipient|$recipients|$outcome|'
                       '$status|$reply|$auth_failures|$upstream_addr|$limit|'
                       '$queue_id|$bytes_received|$bytes_sent';
+
+    log_format  addresses  '$server_addr $server_port $ssl_protocol';
 
     access_log  %%DIR%%/access.log json;
     access_log  %%DIR%%/line.log line;
@@ -52,6 +55,16 @@ mail {
         listen       127.0.0.1:%%PORT_few%%;
         protocol     smtp;
         policy_limit few key=$remote_addr connections=1/1h;
+    }
+
+    server {
+        listen               %%PORT_tls%%;
+        protocol             smtp;
+        starttls             on;
+        ssl_certificate      %%DIR%%/edge.example.com.crt;
+        ssl_certificate_key  %%DIR%%/edge.example.com.key;
+        access_log           %%DIR%%/access.log json;
+        access_log           %%DIR%%/tls.log addresses;
     }
 
     server {
@@ -189,6 +202,20 @@ $transactions++;
 ($line, @more) = news();
 is_deeply([ @$line{qw(transaction outcome status)}, scalar(@more) ],
     [ 1, 'deferred', 451, 0 ], 'MAIL, refused');
+
+# a handshake that fails: nginx closes the connection, not we
+
+$c = $t->session('tls');
+$c->cmd('NONSENSE');
+like($c->cmd('STARTTLS'), qr/^220 /, 'STARTTLS');
+$c->send_raw("no handshake\r\n");
+$c->wait_close();
+$sessions++;
+
+$t->wait_for(sub { my @l = $t->access_log(); @l > $n });
+($line, @more) = news();
+is_deeply([ @$line{qw(outcome status)}, scalar(@more) ],
+    [ 'rejected', 500, 0 ], 'a handshake that fails');
 
 # nothing is logged
 

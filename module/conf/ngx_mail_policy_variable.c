@@ -371,8 +371,9 @@ ngx_mail_policy_variable_server_addr(ngx_pool_t *pool,
         return NGX_ERROR;
     }
 
-    if (ngx_connection_local_sockaddr(envelope->connection, out, 0)
-        != NGX_OK)
+    if (envelope->connection->fd == (ngx_socket_t) -1
+        || ngx_connection_local_sockaddr(envelope->connection, out, 0)
+           != NGX_OK)
     {
         ngx_str_null(out);
     }
@@ -389,7 +390,9 @@ ngx_mail_policy_variable_server_port(ngx_pool_t *pool,
 
     c = envelope->connection;
 
-    if (ngx_connection_local_sockaddr(c, NULL, 0) != NGX_OK) {
+    if (c->fd == (ngx_socket_t) -1
+        || ngx_connection_local_sockaddr(c, NULL, 0) != NGX_OK)
+    {
         ngx_str_null(out);
         return NGX_OK;
     }

@@ -427,6 +427,7 @@ ngx_mail_policy_rcpt_checked(void *data, ngx_mail_policy_verdict_t *verdict)
 
     t->refusing = verdict;
     ngx_mail_policy_rcpt_refuse(rcpt, verdict->code, &verdict->text);
+    t->refusing = NULL;
 
     /* others may have waited for the same key */
 

@@ -87,7 +87,11 @@ ngx_mail_policy_log_json_session(ngx_mail_policy_json_t *j,
 
     text.len = NGX_SOCKADDR_STRLEN;
 
-    if (ngx_connection_local_sockaddr(c, &text, 1) == NGX_OK) {
+    /* stock code may have closed it already, and then nobody can be asked */
+
+    if (c->fd != (ngx_socket_t) -1
+        && ngx_connection_local_sockaddr(c, &text, 1) == NGX_OK)
+    {
         ngx_mail_policy_json_str(j, "server", &text);
     }
 
