@@ -29,7 +29,10 @@ like($output, qr/^All was as it should be\.$/m, 'says that all was well');
 like($output, qr/^   ok +\S.* 450 4\.7\.1 Rate limit "user" exceeded/m,
     'the limit answered');
 like($output, qr/ accepted +bulk c$/m, 'the second route');
+like($output, qr/^   ok +nearest to it +alice\@example\.com$/m,
+    'the status page');
 unlike($output, qr/WRONG|\e/, 'nothing wrong, no colours in a pipe');
+unlike($output, qr/ at \S+ line \d+/, 'no warning of Perl');
 
 my ($dir) = $output =~ m{^ +access_log +(\S+)/access\.log;$}m;
 ok(defined $dir && !-e $dir, 'its directory is removed');
@@ -71,11 +74,12 @@ is($status, 0, '--keep: exit status') or diag($output);
 my ($swaks) = $output =~ /^ +(swaks .*?[^\\])\n/ms;
 my ($raise) = $output =~ /^ +(redis-cli -p \d+ HSET '.* messages 100\/1h)$/m;
 my ($usage) = $output =~ /^ +(redis-cli -p \d+ HGETALL .*)$/m;
+my @curl = $output =~ /^ +(curl -s .*)$/mg;
 my ($pid) = $output =~ /^ +kill (\d+)$/m;
 ($dir) = $output =~ /^In (\S+):$/m;
 
 die "the demo says something else\n"
-    unless $pid && $dir && $swaks && $raise && $usage;
+    unless $pid && $dir && $swaks && $raise && $usage && @curl == 2;
 
 ok($pid && kill(0, $pid), '--keep: it runs');
 like((run('sh', '-c', $swaks))[1], qr/^<.* 450 4\.7\.1 Rate limit "user"/m,
@@ -85,6 +89,12 @@ like((run('sh', '-c', $swaks))[1], qr/^<.* 250 2\.0\.0 Ok: queued/m,
     '--keep: the redis-cli line, and swaks again');
 like((run('sh', '-c', $usage))[1], qr/^messages\nw 56250000 /m,
     '--keep: what was used');
+
+like((run('sh', '-c', $curl[0]))[1], qr/"key": *"alice\@example\.com"/,
+    '--keep: curl and jq');
+like((run('sh', '-c', $curl[1]))[1],
+    qr/^nginx_mail_policy_limit_decisions_total\{limit="user",/m,
+    '--keep: curl, as Prometheus');
 
 my @log = split(/\n/, slurp("$dir/access.log"));
 like($log[-1], qr/"outcome":"accepted"/, '--keep: the log is where it says');

@@ -2,8 +2,8 @@
 
 # An edge at work, for people: a real nginx with the module, a real Redis,
 # three relays and two users; a few mails until a limit answers, the limit is
-# raised while all runs, and what the log says of it.  Each step is checked;
-# the exit status is 0 only if all was as it should be.
+# raised while all runs, and what log and status page say of it.  Each step is
+# checked; the exit status is 0 only if all was as it should be.
 #
 #     demo.pl [--keep]      --keep leaves it running and says how to stop it
 #
@@ -19,6 +19,7 @@ use lib "$FindBin::Bin/lib";
 use Cwd qw(abs_path);
 use File::Path qw(remove_tree);
 use File::Temp qw(tempdir);
+use HTTP::Tiny;
 use JSON::PP ();
 use POSIX ();
 use Time::HiRes qw(sleep time);
@@ -46,7 +47,7 @@ $| = 1;
 my $READY = $KEEP ? go_behind() : undef;
 my $OWNER = $$;
 my $DIR = tempdir('mail-policy-demo-XXXXXXXX', TMPDIR => 1);
-my %PORT = map { $_ => free_port() } qw(smtp redis a b c);
+my %PORT = map { $_ => free_port() } qw(smtp redis http a b c);
 my (%RELAY, $REDIS, $NGINX, @SESSION, @WRONG);
 
 # workers are not root
@@ -64,6 +65,7 @@ my $done = eval {
     refused_by_relay();
     raise_limit();
     look_at_log();
+    look_at_page();
     look_at_relays();
     stop() unless $KEEP;
     quiet();
@@ -111,7 +113,7 @@ sub start {
 
     certificate();
 
-    my $conf = mail_block();
+    my $conf = mail_block() . http_block();
 
     $NGINX = MailPolicy::Nginx->new(name => 'nginx', dir => $DIR,
         binary => $ENV{TEST_NGINX_BINARY} || 'nginx');
@@ -220,7 +222,7 @@ sub raise_limit {
 
 
 sub look_at_log {
-    my @expected = ('250 outbound', '250 outbound', '250 outbound',
+    my @expected = ('535 -', '250 outbound', '250 outbound', '250 outbound',
         '450 outbound', '450 outbound', '250 bulk', '550 bulk',
         '250 outbound', '250 outbound', '450 outbound');
 
@@ -247,6 +249,25 @@ sub look_at_log {
         !grep { !$PASSWORD{ $_->{sasl_username} // '' } } @log);
     check('all of them under TLS', 'ESMTPSA',
         !grep { ($_->{protocol} // '') ne 'ESMTPSA' } @log);
+}
+
+
+sub look_at_page {
+    step("What the status page says: http://127.0.0.1:$PORT{http}/");
+    text('');
+
+    my $says = status();
+    my @counts = @{ $says->{transactions} }{qw(accepted deferred rejected)};
+    my ($near) = grep { $_->{unit} eq 'messages' } @{ $says->{near} };
+
+    check('accepted, deferred, rejected', "@counts", "@counts" eq '6 3 1');
+    check('PLAIN, refused', $says->{auth}{PLAIN}{failure},
+        $says->{auth}{PLAIN}{failure} == 1);
+    check('refused by the limit "user"', $says->{limits}[0]{defer},
+        $says->{limits}[0]{defer} == 3);
+    check('nearest to it', $near->{key} // 'nobody',
+        ($near->{key} // '') eq $ALICE);
+    check('Redis', $says->{store}{state}, $says->{store}{state} eq 'up');
 }
 
 
@@ -302,8 +323,13 @@ sub how_to_talk {
         'Give her more, and send it again; look at what she has used:', '',
         "    $redis HSET 'mail:limit:user:{$ALICE}' messages 100/1h",
         "    $redis HGETALL 'mail:used:user:{$ALICE}'", '',
+        'See all of it in a browser, or as JSON, or as Prometheus does:', '',
+        "    http://127.0.0.1:$PORT{http}/",
+        "    curl -s http://127.0.0.1:$PORT{http}/ | jq .near",
+        "    curl -s 'http://127.0.0.1:$PORT{http}/?format=prometheus'", '',
         "In $DIR:", '',
-        '    access.log              one line for each transaction',
+        '    access.log              one line for each transaction, and for a'
+            . ' session refused before one',
         "    nginx.conf              after a change: kill -HUP $NGINX->{pid}",
         '    relay-*/*.transcript    what the relays were told', '',
         'Stop all of it, and remove that directory:', '',
@@ -375,6 +401,17 @@ sub access_log {
 }
 
 
+sub status {
+    my $answer = HTTP::Tiny->new(timeout => 10)
+        ->get("http://127.0.0.1:$PORT{http}/");
+
+    die "the status page: $answer->{status} $answer->{reason}\n"
+        unless $answer->{success};
+
+    return JSON::PP->new()->utf8()->decode($answer->{content});
+}
+
+
 sub log_columns {
     my ($line) = @_;
 
@@ -383,7 +420,8 @@ sub log_columns {
     my $limit = $line->{limit}
         ? "$line->{limit} $line->{limit_used}/$line->{limit_max}" : '';
 
-    return ($line->{sender}, $line->{to}[0] // '-',
+    # a session without a transaction has no sender
+    return ($line->{sender} // '(login refused)', $line->{to}[0] // '-',
         ($line->{outcome} // '-'), ($line->{upstream_name} // '-')
         . " $relay", $limit);
 }
@@ -520,6 +558,21 @@ mail {
         policy       on;
         policy_auth  redis;
         proxy_pass   \$relay;
+    }
+}
+EOF
+}
+
+
+sub http_block {
+    return <<"EOF";
+
+http {
+    access_log  off;
+
+    server {
+        listen  127.0.0.1:$PORT{http};
+        location / { policy_status; }
     }
 }
 EOF
