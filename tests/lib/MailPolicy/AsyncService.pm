@@ -189,7 +189,7 @@ sub asked {
     my ($self, $point, $key) = @_;
 
     return $self->{fake}->asked('A5', $key) if $point eq 'if';
-    return grep { $_->{sender} eq $key
+    return grep { ($_->{sender} // '') eq $key
         && $_->{protocol_state} eq $STATE{$point} }
         $self->{service}->requests();
 }

@@ -610,7 +610,7 @@ sub outcomes {
     my %outcome;
 
     for my $line ($self->{t}->access_log($log)) {
-        my ($from) = $line->{sender} =~ /^(\w+)\@/ or next;
+        my ($from) = ($line->{sender} // '') =~ /^(\w+)\@/ or next;
         $outcome{$from} .= (defined $outcome{$from} ? ' and ' : '')
             . $line->{outcome};
     }
