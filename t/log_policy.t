@@ -60,8 +60,16 @@ my $n = 0;
 my %count = map { $_ => 0 } qw(pass edge defer reject none);
 
 
+# they may be there a moment later than the answer
+
 sub news {
-    my @lines = $t->access_log();
+    my ($wanted) = @_;
+
+    my @lines;
+    $t->wait_for(sub {
+        @lines = $t->access_log();
+        return @lines >= $n + ($wanted // 1);
+    });
 
     my @new = splice(@lines, $n);
     $n += @new;
@@ -134,7 +142,7 @@ like($p->message()->ask(%from, sender => 'a@strict.example'), qr/^REJECT /,
      'rejected');
 $count{pass}++;
 $count{reject}++;
-($line, my $rejected) = news();
+($line, my $rejected) = news(2);
 is($rejected->{outcome}, 'rejected', 'rejected');
 cmp_ok($rejected->{status}, '>=', 500, 'its status');
 
@@ -154,9 +162,9 @@ is($line->{reply}, 'PREPEND X: y', 'what was said');
 $p->message()->ask(%from, sender => "\"a\e\x01|\x7f\xff\"\@x.example",
                    helo_name => "h\tx");
 $count{pass}++;
+news();
 my ($last) = (split(/\n/, $t->read_file('access.log')))[-1];
 unlike($last, qr/[\x00-\x1f\x7f]/, 'OUT-1 questions: no controls');
-news();
 
 # no answer
 
@@ -178,7 +186,7 @@ ok($c->wait_close(), 'never ends');
 $count{none}++;
 
 MailPolicy::Policy->new($t, 'policy')->client()->close();
-is(scalar(news()), 0, 'nothing could be read of these');
+is(scalar(news(0)), 0, 'nothing could be read of these');
 
 # another server: counted, and logged nowhere
 
@@ -186,6 +194,7 @@ is(MailPolicy::Policy->new($t, 'silent')->ask(%from,
    sender => 'b@example.com'), 'DUNNO', 'without a log');
 $count{pass}++;
 
+$t->wait_for(sub { counters()->{pass} >= $count{pass} });
 is_deeply(counters(), \%count, 'counters');
 is($t->read_file('mail.log'), '', 'the log of mail{} has none of it');
 
