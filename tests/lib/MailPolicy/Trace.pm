@@ -16,7 +16,8 @@ package MailPolicy::Trace;
 #            its own of a client, with the same envelope and content, that
 #            came to its end before
 #     I5     for each transaction there is one line in the access log, which
-#            says of it what its client was told
+#            says of it what its client was told; and at the most one for a
+#            session that had none
 #     I6     no secret in any log
 #
 # All clients of all relays have to be recorded.  Further arguments: clients
@@ -295,8 +296,14 @@ sub client_log {
     }
 
     my $name = "I5: $client->{name} (connection $connection)";
-    my @lines = @{ $lines->{$connection} // [] };
+    my @all = @{ $lines->{$connection} // [] };
+    my @lines = grep { $_->{transaction} } @all;
     my @wrong;
+
+    # a session that had none may have one of its own
+
+    push @wrong, "$name: a line too many, of the session"
+        if @all - @lines > (@lines ? 0 : 1);
 
     for my $transaction (@transactions) {
         my $what = "$name, " . envelope($transaction);
