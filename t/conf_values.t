@@ -126,7 +126,7 @@ bad('geo with a route that is none',
 # log_format
 
 bad('log_format json', "log_format json '\$sender';",
-    qr/duplicate "log_format" name "json"/);
+    qr/duplicate "log_format" name "json", write another one/);
 bad('log_format postfix', "log_format postfix '\$sender';",
     qr/duplicate "log_format" name "postfix"/);
 bad('log_format twice',
@@ -173,6 +173,8 @@ bad("access_log with two $_->[0]",
 bad('access_log with two formats',
     whole('access_log %%DIR%%/access.log json json;'),
     qr/invalid parameter "json", write "access_log path \[format\] \[buffe/);
+bad('access_log off with a format', whole('access_log off json;'),
+    qr/invalid parameter "json", write "access_log off" alone/);
 bad('access_log with an unknown parameter',
     whole('access_log %%DIR%%/access.log level=1;'),
     qr/invalid parameter "level=1", write "access_log path \[format\] \[b/);

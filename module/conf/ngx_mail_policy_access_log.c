@@ -6,8 +6,8 @@
 
 /*
  * log_format name [escape=default|json|none] string ...;
- * access_log path [format] [buffer=size [flush=time]] [if=value];
- * access_log syslog:server=address[,parameter=value] [format] [if=value];
+ * access_log path [format] [buffer=size [flush=time]] [if=$variable];
+ * access_log syslog:server=address[,parameter=value] [format] [if=$variable];
  * access_log off;
  *
  * A format is a value with variables, of which what variables give is
@@ -71,7 +71,9 @@ ngx_mail_policy_log_format(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         || ngx_mail_policy_log_format_find(cf, &value[1]))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "duplicate \"log_format\" name \"%V\"", &value[1]);
+                           "duplicate \"log_format\" name \"%V\", write "
+                           "another one; \"json\" and \"postfix\" are there "
+                           "already", &value[1]);
         return NGX_CONF_ERROR;
     }
 
@@ -249,7 +251,8 @@ ngx_mail_policy_access_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter \"%V\"", &value[2]);
+                           "invalid parameter \"%V\", write \"access_log off\" "
+                           "alone", &value[2]);
         return NGX_CONF_ERROR;
     }
 
