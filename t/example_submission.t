@@ -96,6 +96,14 @@ is(scalar(grep { /^454 4\.7\.0 Too many failed logins/ } @replies), 2,
 like(session(465)->auth_plain('bob@example.com', 'secret'), qr/^235 /,
     'others log in');
 
+
+# the page
+
+my $page = $t->http_get('listen_8080', '/?format=html');
+
+like($page, qr/<!DOCTYPE html>/i, 'a page');
+like($page, qr/alice\@example\.com/, 'with who is refused');
+
 $t->done();
 
 
