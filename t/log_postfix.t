@@ -18,6 +18,7 @@ use Sys::Hostname qw(hostname);
 use Test::More;
 
 use MailPolicy;
+use MailPolicy::Process qw(spawn wait_exit);
 
 plan(skip_all => 'no fail2ban')
     unless -x '/usr/bin/fail2ban-regex'
@@ -134,6 +135,42 @@ sub found {
     chomp(@found);
 
     return @found;
+}
+
+
+# who is banned, after one failed login, by the jail that README.md prints
+
+sub banned {
+    my ($expected) = @_;
+    my ($dir, $readme) = ($t->dir() . '/fail2ban',
+        $t->read_file($t->root() . '/README.md'));
+    my ($jail) = $readme =~ /^(    \[postfix-sasl\]\n(?:    \S.*\n)+)/m;
+
+    $jail =~ s/^ +//mg;
+    $jail =~ s{/var/log/nginx/mail-postfix\.log}{$t->dir() . '/mail.log'}e
+        or die "the jail of README.md: no logpath\n";
+
+    system('cp', '-r', '/etc/fail2ban', $dir) == 0 or die 'cp';
+    unlink(glob("$dir/jail.d/*"));
+    $t->write_file("$dir/fail2ban.local", "[DEFAULT]\ndbfile = None\n");
+    $t->write_file("$dir/jail.local",
+        "[DEFAULT]\nmaxretry = 1\naction =\n\n$jail");
+
+    my @at = ('-c', $dir, '-s', "$dir/socket", '-p', "$dir/pid");
+    my $server = spawn("$dir/server.log", 'fail2ban-server', '-f', '-x', @at,
+        '--logtarget', "$dir/log", 'start');
+    my @banned;
+
+    $t->wait_for(sub {
+        @banned = qx(fail2ban-client @at get postfix-sasl banip 2>$dir/err)
+            =~ /(\d+\.\d+\.\d+\.\d+)/g;
+        return @banned >= $expected;
+    }, 20);
+
+    kill('TERM', $server);
+    wait_exit($server, 10);
+
+    return @banned;
 }
 
 
@@ -407,6 +444,13 @@ is_deeply([ grep { !/^$front[^\x00-\x1f\x7f]+\n\z/ } @lines ], [],
 is_deeply([ grep { /\xc2[\x80-\x9f]/ } @lines ], [], 'nor C1');
 ok(scalar(grep { index($_, $forged) >= 0 } @lines) > 2 * @say,
    'what they have said is there');
+
+# the jail of README.md, in a fail2ban of its own that does nothing but note
+
+my @guilty = sort keys %{ { map { $_ => 1 } @auth } };
+
+is_deeply([ sort(banned(scalar(@guilty))) ], \@guilty,
+    'the jail of README.md');
 
 # the other logs
 
