@@ -22,8 +22,10 @@ static ngx_int_t ngx_mail_policy_proxy_auth_asked(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *pscf);
 static ngx_int_t ngx_mail_policy_proxy_auth_client(ngx_conf_t *cf,
     ngx_mail_policy_srv_conf_t *pscf);
+#if (NGX_THREADS)
 static ngx_uint_t ngx_mail_policy_proxy_auth_used(ngx_conf_t *cf,
     ngx_mail_policy_proxy_conf_t *conf);
+#endif
 
 
 /* proxy_auth name password|file:/path | off */
@@ -248,6 +250,8 @@ ngx_mail_policy_proxy_auth_client(ngx_conf_t *cf,
 }
 
 
+#if (NGX_THREADS)
+
 /* any group may be one of the server's */
 
 static ngx_uint_t
@@ -276,3 +280,5 @@ ngx_mail_policy_proxy_auth_used(ngx_conf_t *cf,
 
     return 0;
 }
+
+#endif
