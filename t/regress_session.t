@@ -26,10 +26,10 @@ $t->certificate('edge');
 
 # takes so long that a test can act meanwhile
 $t->write_file('users', 'alice@example.com:'
-    . $t->crypt('secret', '$6$rounds=900000$mailpolicytest$') . "\n");
+    . $t->crypt('secret', '$6$rounds=600000$mailpolicytest$') . "\n");
 
 $t->conf(<<'EOF');
-worker_shutdown_timeout  3s;
+worker_shutdown_timeout  5s;
 
 mail {
     server_name          edge.example.com;
