@@ -172,4 +172,15 @@ cmp_ok(scalar(@lines), '>', 100, scalar(@lines) . ' of them');
 
 is(last_line('.reply | test("[[:cntrl:]]")'), 'false', 'nor by a relay');
 
+# the lines of README.md for jq
+
+my @printed = $t->read_file($t->root() . '/README.md')
+    =~ m{^    (jq .* /var/log/nginx/mail-json\.log.*)$}mg;
+my $log = $t->dir() . '/access.log';
+
+is(scalar(@printed), 2, 'README.md has lines for jq');
+like(qx(@{[ s{/var/log/nginx/mail-json\.log}{$log}r ]}),
+    qr/^(?:\S+T\S+\t.*\t[45]\d\d |\s+1 (?:one|two|three) 127\.0\.0\.1$)/m, $_)
+    for @printed;
+
 $t->done();

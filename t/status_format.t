@@ -217,6 +217,24 @@ is($minutes, 1, 'and in its minutes');
 ok($t->wait_for(sub { json()->{rate}{accepted} > 0 }, 5), 'now');
 
 
+# the lines of README.md for jq
+
+my @printed = $section =~ m{^    curl -s http://127\.0\.0\.1:8080/ \| (jq .*)$}mg;
+
+is(scalar(@printed), 2, 'README.md has lines for jq');
+
+$t->write_file('status.json',
+    $text =~ s/("server":"[^"]*","address":"[^"]*","state":)"up"/$1"failed"/r);
+
+for my $command (@printed) {
+    my $file = $t->dir() . '/status.json';
+    my $output = qx($command $file);
+
+    is($?, 0, $command);
+    like($output, qr/"(?:state": "failed"|refused": \d)/, '  says something');
+}
+
+
 # what is there without metrics
 
 $t->conf('off', "mail {\n    policy_metrics  off;\n"
