@@ -316,7 +316,7 @@ $t->disconnect();
 sub memory {
     my ($pid) = $t->worker_pids();
 
-    return ($t->read_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m)[0];
+    return ($t->read_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m)[0];
 }
 
 sub logins {

@@ -452,7 +452,7 @@ like($c->cmd('MAIL FROM:<a@example.com> BODY=BINARYMIME'), qr/^501 5\.5\.4 /,
 sub memory {
     my ($worker) = $t->worker_pids();
 
-    return $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m && $1;
+    return $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m && $1;
 }
 
 for my $name (sort keys %relay) {

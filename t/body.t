@@ -144,7 +144,7 @@ my $wire = MailPolicy::Client::encode_body($big);
 sub memory {
     my ($worker) = $t->worker_pids();
 
-    return $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m && $1;
+    return $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m && $1;
 }
 
 my $before = memory();

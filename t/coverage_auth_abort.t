@@ -92,7 +92,7 @@ sub descriptors { return scalar(() = glob("/proc/$worker/fd/*")) }
 
 
 sub memory {
-    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m;
+    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m;
     return $kb;
 }
 

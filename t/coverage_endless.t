@@ -75,7 +75,7 @@ sub codes { return join(' ', map { substr($_, 0, 3) } @_) }
 
 
 sub memory {
-    return $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m && $1;
+    return $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m && $1;
 }
 
 

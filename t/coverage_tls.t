@@ -313,5 +313,5 @@ sub cpu {
 
 
 sub memory {
-    return $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m && $1;
+    return $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m && $1;
 }

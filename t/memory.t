@@ -61,7 +61,7 @@ my $asan = $t->read_file("/proc/$worker/maps") =~ /asan/;
 my $COUNT = $asan ? 2_000 : 20_000;
 
 sub memory {
-    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m;
+    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m;
     return $kb;
 }
 

@@ -180,7 +180,7 @@ is_used($redis, 'are for another one after 4096', 'user', 'same@example.com',
 my ($worker) = $t->worker_pids();
 
 sub memory {
-    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m;
+    my ($kb) = $t->read_file("/proc/$worker/status") =~ /^RssAnon:\s+(\d+)/m;
     return $kb;
 }
 

@@ -253,7 +253,7 @@ sub resident {
     my $sum = 0;
 
     for my $pid (@workers) {
-        my ($kb) = $t->read_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m;
+        my ($kb) = $t->read_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m;
         $sum += $kb;
     }
 

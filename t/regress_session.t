@@ -268,6 +268,6 @@ $t->done();
 sub rss {
     my ($pid) = @_;
 
-    return MailPolicy::Nginx::slurp("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m
+    return MailPolicy::Nginx::slurp("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m
         ? $1 : 0;
 }

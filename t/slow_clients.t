@@ -352,7 +352,7 @@ my $ATTACKERS = 100;
 sub memory {
     my ($pid) = @_;
 
-    my ($kb) = $t->read_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m;
+    my ($kb) = $t->read_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m;
     return $kb;
 }
 
