@@ -2,8 +2,8 @@
 
 # tests/COVERAGE.md is true: each id stands there once, with a file that
 # exists and words that are in it, one of them with the id itself; and what
-# tests/mutants/ breaks is one of these ids, or a directive, and names a test
-# that is there.
+# tests/mutants/ breaks is one of these ids, or a directive, names a test that
+# is there, and is to be found in the module as it is.
 
 use strict;
 use warnings;
@@ -55,6 +55,7 @@ for my $file (@mutants) {
         && -e "$ROOT/$test", "mutant $name: an id, and a test");
 }
 
+is(join(' ', grep { !applies($_) } @mutants), '', 'mutants apply');
 cmp_ok(scalar @mutants, '>', 50, 'there are mutants');
 done_testing();
 
@@ -85,6 +86,14 @@ sub wrong {
 
     push @wrong, 'no test has the id in its name' unless $named;
     return @wrong;
+}
+
+
+sub applies {
+    my ($file) = @_;
+
+    return system('patch', '-d', $ROOT, '-p1', '--dry-run', '-s', '-f', '-o',
+        '/dev/null', '-r', '-', '-i', $file) == 0;
 }
 
 
