@@ -24,6 +24,8 @@ static void  mpol_text_hex(mpol_text_t *t, const char *prefix,
 static int  mpol_text_digit(uint8_t c);
 static size_t  mpol_text_utf8(const uint8_t *p, size_t len);
 static size_t  mpol_text_plain(const uint8_t *p, size_t len);
+static size_t  mpol_text_quoted(const uint8_t *in, size_t len, uint8_t *out,
+    size_t size, const char *prefix, size_t prefix_len);
 
 
 size_t
@@ -92,44 +94,7 @@ mpol_xtext_decode(const uint8_t *in, size_t len, uint8_t *out, size_t *n)
 size_t
 mpol_json_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 {
-    size_t       i, n;
-    mpol_text_t  t;
-
-    t.out = out;
-    t.size = size;
-    t.len = 0;
-
-    for (i = 0; i < len; /* void */ ) {
-
-        /* nearly all of what is logged */
-
-        n = mpol_text_plain(in + i, len - i);
-
-        if (n != 0) {
-            mpol_text_copy(&t, in + i, n);
-            i += n;
-            continue;
-        }
-
-        if (in[i] == '"' || in[i] == '\\') {
-            mpol_text_put(&t, '\\');
-            mpol_text_put(&t, in[i++]);
-            continue;
-        }
-
-        n = mpol_text_utf8(in + i, len - i);
-
-        if (n == 0 || in[i] < 0x20 || in[i] == 0x7f) {
-            mpol_text_hex(&t, "\\u00", 4, in[i++]);
-            continue;
-        }
-
-        for ( /* void */ ; n != 0; n--) {
-            mpol_text_put(&t, in[i++]);
-        }
-    }
-
-    return t.len;
+    return mpol_text_quoted(in, len, out, size, "\\u00", 4);
 }
 
 
@@ -185,6 +150,19 @@ mpol_line_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 size_t
 mpol_label_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
 {
+    return mpol_text_quoted(in, len, out, size, "\\\\x", 3);
+}
+
+
+/*
+ * What stands in quotes: octets that are control characters, or not UTF-8, are
+ * the prefix and two digits.
+ */
+
+static size_t
+mpol_text_quoted(const uint8_t *in, size_t len, uint8_t *out, size_t size,
+    const char *prefix, size_t prefix_len)
+{
     size_t       i, n;
     mpol_text_t  t;
 
@@ -193,6 +171,16 @@ mpol_label_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
     t.len = 0;
 
     for (i = 0; i < len; /* void */ ) {
+
+        /* nearly all of what is logged */
+
+        n = mpol_text_plain(in + i, len - i);
+
+        if (n != 0) {
+            mpol_text_copy(&t, in + i, n);
+            i += n;
+            continue;
+        }
 
         if (in[i] == '"' || in[i] == '\\') {
             mpol_text_put(&t, '\\');
@@ -203,7 +191,7 @@ mpol_label_escape(const uint8_t *in, size_t len, uint8_t *out, size_t size)
         n = mpol_text_utf8(in + i, len - i);
 
         if (n == 0 || in[i] < 0x20 || in[i] == 0x7f) {
-            mpol_text_hex(&t, "\\\\x", 3, in[i++]);
+            mpol_text_hex(&t, prefix, prefix_len, in[i++]);
             continue;
         }
 
