@@ -342,11 +342,15 @@ bad("$_ alone", "$_;", qr/invalid number of arguments in "$_" directive/)
            policy_min_data_rate policy_received policy_lookup proxy_pass
            proxy_connect_timeout proxy_final_timeout proxy_next_upstream
            proxy_next_upstream_tries proxy_next_upstream_timeout
-           access_log log_format map_hash_max_size map_hash_bucket_size);
+           access_log log_format policy_metrics
+           map_hash_max_size map_hash_bucket_size);
 bad("$_ alone", "$_ { }", qr/invalid number of arguments in "$_" directive/)
     for qw(upstream map geo);
+bad('policy_metrics some', 'policy_metrics some;',
+    qr/invalid value "some" in "policy_metrics" directive, it must be "on" or/);
 bad("$_ in a server", "server { $_ }", qr/directive is not allowed here/)
-    for 'policy_zone 8m;', $REDIS, 'policy_redis_ssl_verify off;',
+    for 'policy_zone 8m;', 'policy_metrics off;', $REDIS,
+        'policy_redis_ssl_verify off;',
         'policy_redis_ssl_trusted_certificate x.crt;',
         'policy_redis_ssl_name x;', 'map $helo $a { }',
         'map_hash_max_size 128;', 'map_hash_bucket_size 128;',
